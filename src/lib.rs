@@ -1,0 +1,5 @@
+//! Trunkline.
+
+mod error;
+
+pub use error::Stage;
