@@ -1,0 +1,100 @@
+//! The option that users pass.
+
+use std::sync::Arc;
+
+use super::{Candidate, Picker, Policy, Random, RoundRobin, Weighted, WeightedRandom};
+
+/// How calls are spread over the endpoints.
+///
+/// The default follows the weights where they differ and takes turns where they do not: [`Balance::weighted`] without
+/// the demand that there be weights.
+///
+/// It is a [`Policy`] too, so that a rule of your own can build on one of these.
+#[derive(Clone, Debug, Default)]
+pub struct Balance {
+    /// `None` until somebody chooses.
+    policy: Option<Arc<dyn Policy>>,
+}
+
+static DEFAULT: Weighted = Weighted::new();
+
+impl Balance {
+    /// Calls in proportion to the weights, as evenly interleaved as they allow: see [`Weighted`].
+    pub fn weighted() -> Self {
+        Self::custom(Weighted::new())
+    }
+
+    /// One endpoint after the other, whatever their weights: see [`RoundRobin`].
+    pub fn round_robin() -> Self {
+        Self::custom(RoundRobin::new())
+    }
+
+    /// Any endpoint with equal chance, whatever their weights: see [`Random`].
+    pub fn random() -> Self {
+        Self::custom(Random::new())
+    }
+
+    /// Any endpoint with a chance in proportion to its weight: see [`WeightedRandom`].
+    pub fn weighted_random() -> Self {
+        Self::custom(WeightedRandom::new())
+    }
+
+    /// A rule of your own.
+    pub fn custom(policy: impl Policy) -> Self {
+        Self {
+            policy: Some(Arc::new(policy)),
+        }
+    }
+
+    /// Whether this is [`Balance::default`], which nobody chose: then missing weights are no mistake.
+    pub fn is_default(&self) -> bool {
+        self.policy.is_none()
+    }
+
+    fn policy(&self) -> &dyn Policy {
+        self.policy.as_deref().unwrap_or(&DEFAULT)
+    }
+}
+
+impl Policy for Balance {
+    fn name(&self) -> &str {
+        self.policy().name()
+    }
+
+    fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        self.policy().build(candidates)
+    }
+
+    fn uses_weights(&self) -> bool {
+        self.policy().uses_weights()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_weight_use_are_those_of_the_policy() {
+        let all = [
+            (Balance::default(), "weighted", true),
+            (Balance::weighted(), "weighted", true),
+            (Balance::round_robin(), "round_robin", false),
+            (Balance::random(), "random", false),
+            (Balance::weighted_random(), "weighted_random", true),
+            (Balance::custom(Balance::random()), "random", false),
+        ];
+        for (balance, name, uses_weights) in all {
+            assert_eq!(
+                (balance.name(), balance.uses_weights()),
+                (name, uses_weights)
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_default_is_the_default() {
+        assert!(Balance::default().clone().is_default());
+        assert!(!Balance::weighted().is_default());
+    }
+}

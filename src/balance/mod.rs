@@ -1,0 +1,45 @@
+//! Choosing the endpoint of an attempt.
+//!
+//! A [`Policy`] is the configured rule; from the endpoints of one set it builds a [`Picker`], which chooses among them for
+//! as long as that set lives. Both see indexes, weights and metadata only: no addresses, no connections, no clock. Which
+//! endpoints are in the set (healthy, not drained) has been decided before; what a pick leads to is decided after.
+//!
+//! | policy | order | weights | state a pick writes |
+//! |---|---|---|---|
+//! | [`Weighted`] (the default) | even, repeating | followed | one counter of the thread's own |
+//! | [`RoundRobin`] | even, repeating | ignored | one counter of the thread's own |
+//! | [`Random`] | independent draws | ignored | none |
+//! | [`WeightedRandom`] | independent draws | followed | none |
+//!
+//! An endpoint of weight 0 is drained: no policy here picks it, unless every endpoint has weight 0; then all count as equal.
+//!
+//! The even policies keep one sequence per thread (32 at most, then threads share): each thread's own picks are even, and the
+//! picks of `k` threads together are off by at most `k` times as much as those of one. One sequence for all threads would
+//! cost every pick a cache line fought over by all cores.
+
+mod alias;
+mod avoid;
+mod choice;
+mod picker;
+mod policy;
+mod random;
+mod randomness;
+mod round_robin;
+mod sequence;
+mod stride;
+mod thread_number;
+mod usable;
+mod weighted;
+mod weighted_random;
+
+#[cfg(test)]
+mod distribution;
+
+pub(crate) use avoid::pick_avoiding;
+pub use choice::Balance;
+pub use picker::{Pick, PickRequest, Picker};
+pub use policy::{Candidate, Policy};
+pub use random::Random;
+pub use round_robin::RoundRobin;
+pub use weighted::Weighted;
+pub use weighted_random::WeightedRandom;

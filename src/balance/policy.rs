@@ -1,0 +1,87 @@
+//! The rule that makes pickers, and what it may know of an endpoint.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::Picker;
+
+/// Builds a [`Picker`] for each set of endpoints.
+///
+/// Implement it for a rule of your own and pass it to [`Balance::custom`](super::Balance::custom).
+pub trait Policy: Send + Sync + Debug + 'static {
+    /// The policy's name, as status reports and logs show it: lower case, words joined by `_`.
+    fn name(&self) -> &str;
+
+    /// Builds the picker of one set of endpoints.
+    ///
+    /// Called once for each change of the set (endpoints come and go, weights change, health flips), never with an empty
+    /// slice and never on the path of a call. The picker's indexes are indexes into `candidates`; the next set may order
+    /// its endpoints differently, so state that must outlive a set is kept in the policy, by [`Candidate::identity`].
+    fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker>;
+
+    /// Whether the pickers look at [`Candidate::weight`]; configured weights that nobody reads are worth a warning.
+    ///
+    /// Default: `false`.
+    fn uses_weights(&self) -> bool {
+        false
+    }
+}
+
+/// One endpoint, as a policy sees it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    identity: u64,
+    weight: u32,
+    metadata: Option<Arc<BTreeMap<String, String>>>,
+}
+
+impl Candidate {
+    /// An endpoint without metadata. The crate makes these itself; the constructor is for tests of your own policies.
+    pub fn new(identity: u64, weight: u32) -> Self {
+        Self {
+            identity,
+            weight,
+            metadata: None,
+        }
+    }
+
+    /// The same endpoint with what discovery said about it.
+    pub fn with_metadata(mut self, metadata: Arc<BTreeMap<String, String>>) -> Self {
+        self.metadata = Some(metadata);
+        self
+    }
+
+    /// A number that stays with the endpoint through all sets of a process, whatever its index: a hash of its key.
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// The endpoint's share of the calls, relative to the other weights. 0 means drained: it is not to be picked.
+    ///
+    /// Drained endpoints are left out of the set before [`Policy::build`], so that a policy may ignore the case.
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// What discovery said about the endpoint under `key`, for example its zone or version.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_looked_up_by_key() {
+        let bare = Candidate::new(1, 2);
+        let zone = Arc::new(BTreeMap::from([("zone".to_owned(), "eu-1".to_owned())]));
+        let full = bare.clone().with_metadata(zone);
+        assert_eq!((full.identity(), full.weight()), (1, 2));
+        assert_eq!(bare.metadata("zone"), None);
+        assert_eq!(full.metadata("zone"), Some("eu-1"));
+        assert_eq!(full.metadata("version"), None);
+    }
+}

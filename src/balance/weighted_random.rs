@@ -1,0 +1,78 @@
+//! Any one, with a chance in proportion to its weight.
+
+use super::alias::Alias;
+use super::randomness::Draws;
+use super::usable::{Nobody, weights};
+use super::{Candidate, Pick, PickRequest, Picker, Policy};
+
+/// Picks independently of all picks before, each endpoint with a chance in proportion to its weight.
+///
+/// Chances are exact to 2⁻³², and no weight above 0 is too small to be picked. A pick costs the same however many endpoints
+/// there are and however their weights differ. [`Weighted`](super::Weighted) is more even.
+#[derive(Clone, Debug, Default)]
+pub struct WeightedRandom {
+    seed: Option<u64>,
+}
+
+impl WeightedRandom {
+    /// Draws from a generator of each thread's own.
+    pub const fn new() -> Self {
+        Self { seed: None }
+    }
+
+    /// Draws the numbers that follow from `seed`, the same for each set. For tests: all threads share one counter.
+    pub const fn with_seed(seed: u64) -> Self {
+        Self { seed: Some(seed) }
+    }
+}
+
+impl Policy for WeightedRandom {
+    fn name(&self) -> &str {
+        "weighted_random"
+    }
+
+    fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        match Alias::new(&weights(candidates)) {
+            Some(alias) => Box::new(WeightedLots::new(alias, Draws::new(self.seed))),
+            None => Box::new(Nobody),
+        }
+    }
+
+    fn uses_weights(&self) -> bool {
+        true
+    }
+}
+
+/// The picker that draws lots from an alias table.
+#[derive(Debug)]
+pub(super) struct WeightedLots {
+    alias: Alias,
+    draws: Draws,
+}
+
+impl WeightedLots {
+    pub(super) fn new(alias: Alias, draws: Draws) -> Self {
+        Self { alias, draws }
+    }
+}
+
+impl Picker for WeightedLots {
+    fn pick(&self, _: &PickRequest<'_>) -> Pick {
+        Pick::Endpoint(self.alias.look_up(self.draws.draw()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::distribution::{self, Picks, Shares};
+    use super::*;
+
+    #[test]
+    fn distribution() {
+        distribution::check(
+            &WeightedRandom::with_seed(3),
+            Shares::ByWeight,
+            Picks::Independent,
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The response body that callers read.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+use tonic::Code;
+
+use crate::classify::Outcome;
+use crate::endpoint::Subchannel;
+use crate::error::{Delivery, Error, Kind, Stage};
+use crate::pool::Lease;
+use crate::transport::connection::Incoming;
+
+use super::handle::Inner;
+use super::options::TimeLimit;
+use super::pinned::Pinned;
+
+pin_project! {
+    /// A response's data and trailers.
+    ///
+    /// It holds the call's stream until it has ended. Dropping it before resets the stream, and stops the
+    /// request's body if that is still being sent. The call's deadline holds here too.
+    pub struct ResponseBody {
+        running: Option<Running>,
+        #[pin]
+        deadline: Option<Sleep>,
+        limit: Option<TimeLimit>,
+        subchannel: Arc<Subchannel>,
+        inner: Arc<Inner>,
+    }
+}
+
+/// What the call holds until its response has ended.
+struct Running {
+    incoming: Incoming,
+    _hold: Hold,
+}
+
+/// The right that is given back when the response has ended.
+pub(super) enum Hold {
+    /// A slot of its own.
+    Lease { _lease: Lease },
+    /// Its turn on a pinned connection.
+    Turn {
+        _turn: OwnedSemaphorePermit,
+        _pinned: Arc<Pinned>,
+    },
+}
+
+impl ResponseBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        hold: Hold,
+        limit: Option<TimeLimit>,
+        subchannel: Arc<Subchannel>,
+        inner: Arc<Inner>,
+    ) -> Self {
+        let running = Some(Running {
+            incoming,
+            _hold: hold,
+        });
+        Self {
+            running: running.filter(|it| !it.incoming.is_end_stream()),
+            deadline: limit
+                .as_ref()
+                .map(|limit| tokio::time::sleep_until(limit.deadline.instant())),
+            limit,
+            subchannel,
+            inner,
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.project();
+        let Some(running) = this.running.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(&mut running.incoming).poll_frame(cx);
+        let frame = match polled {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => match this.deadline.as_pin_mut().map(|it| it.poll(cx)) {
+                Some(Poll::Ready(())) => Some(Err(deadline_passed(this.limit.as_ref()))),
+                _ => return Poll::Pending,
+            },
+        };
+        let ended = match &frame {
+            Some(Ok(frame)) => match frame.trailers_ref() {
+                Some(trailers) => {
+                    if let Some(outcome) = Outcome::of_headers(trailers) {
+                        this.subchannel.record(outcome);
+                    }
+                    true
+                }
+                None => running.incoming.is_end_stream(),
+            },
+            Some(Err(error)) => {
+                this.subchannel.record(Outcome::of_error(error));
+                this.inner.counters.failed();
+                true
+            }
+            None => true,
+        };
+        if ended {
+            *this.running = None;
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| error.at(&this.subchannel.name))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.running.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.running {
+            Some(running) => running.incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("endpoint", &self.subchannel.name)
+            .field("ended", &self.running.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+fn deadline_passed(limit: Option<&TimeLimit>) -> Error {
+    let timeout = limit.map(|limit| limit.timeout).unwrap_or_default();
+    let message = format!("the deadline of {timeout:?} passed while the response was read");
+    Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
+        .in_stage(Stage::Body)
+        .delivered(Delivery::MaybeProcessed)
+}

@@ -1,0 +1,190 @@
+//! The handle that users hold.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::directory::Directory;
+use crate::error::Error;
+use crate::pool::State;
+use crate::retry::{Budget, Retry};
+use crate::task::Tasks;
+use crate::time::Instant;
+
+use super::call::Call;
+use super::options::CallDefaults;
+use super::status::Counters;
+use super::{ChannelStats, ChannelStatus, PinnedChannel, ResponseBody};
+
+/// Calls, spread over the endpoints of a service. Made by a [`Connector`](crate::Connector).
+///
+/// It goes under any tonic client (`EchoClient::new(channel.clone())`), and takes raw requests as a
+/// [`Service`] or through [`send`](Self::send). Clones are cheap and share everything.
+///
+/// It is always ready: readiness reserves nothing here, and a call that has to wait does so inside the call,
+/// under its deadline.
+///
+/// When the last clone is gone and the calls made through it have ended, its connections close and its
+/// tasks end. [`close`](Self::close) does that on demand.
+#[derive(Clone)]
+pub struct Channel {
+    inner: Arc<Inner>,
+}
+
+/// What the connector puts together.
+pub(crate) struct Parts {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) tasks: Tasks,
+    pub(crate) retry: Retry,
+    pub(crate) defaults: CallDefaults,
+}
+
+/// Shared by the clones, and kept by running calls.
+pub(super) struct Inner {
+    pub(super) directory: Arc<Directory>,
+    pub(super) tasks: Tasks,
+    pub(super) retry: Retry,
+    pub(super) budget: Arc<Budget>,
+    pub(super) defaults: CallDefaults,
+    pub(super) counters: Counters,
+    made: Instant,
+}
+
+impl Inner {
+    /// The budget's clock.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+/// Flushing the last frames to peers that do not read takes at most this long after the grace.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+impl Channel {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let budget = Arc::new(Budget::new(parts.retry.budget_limits()));
+        Self {
+            inner: Arc::new(Inner {
+                directory: parts.directory,
+                tasks: parts.tasks,
+                retry: parts.retry,
+                budget,
+                defaults: parts.defaults,
+                counters: Counters::default(),
+                made: Instant::now(),
+            }),
+        }
+    }
+
+    /// Sends a request, as the [`Service`] does, without a box for the future.
+    ///
+    /// Scheme and authority of the request's URI are replaced by those of the endpoint. The request's body
+    /// is kept until the response begins, up to the replay limit, so that the call can be repeated.
+    ///
+    /// # Errors
+    ///
+    /// If no attempt got an answer. An error status that an endpoint answered with is a response.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future resets the stream and gives back all that the call held. The call may have been
+    /// processed.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+        Call::new(Arc::clone(&self.inner), request).run().await
+    }
+
+    /// Pins a sequence of calls to one connection, and gives it back when dropped.
+    ///
+    /// It leases one stream of one connection, which is picked like a call's and waited for in the same
+    /// queue; the calls made through the returned channel run one after the other.
+    ///
+    /// # Errors
+    ///
+    /// As for a call that can't be sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue and nothing else.
+    pub async fn acquire(&self) -> Result<PinnedChannel, Error> {
+        PinnedChannel::lease(Arc::clone(&self.inner)).await
+    }
+
+    /// What every endpoint is doing, and why.
+    #[must_use]
+    pub fn status(&self) -> ChannelStatus {
+        ChannelStatus::of(&self.inner)
+    }
+
+    /// Counts since the channel was made.
+    #[must_use]
+    pub fn stats(&self) -> ChannelStats {
+        self.inner.counters.snapshot()
+    }
+
+    /// Follows the state of the channel as a whole. Quick changes may be seen as one.
+    #[must_use]
+    pub fn watch_state(&self) -> watch::Receiver<State> {
+        self.inner.directory.watch_state()
+    }
+
+    /// Closes the channel for all clones. New calls are refused from now on, running ones may finish within
+    /// `grace`; then all connections are closed. Returns when every task and socket is gone.
+    ///
+    /// It may be called more than once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the channel closed to new calls; running calls then have no limit but
+    /// their own. Call it again to wait.
+    pub async fn close(&self, grace: Duration) {
+        self.inner.directory.stop();
+        let ended = self.inner.tasks.ended();
+        if tokio::time::timeout(grace, ended).await.is_err() {
+            self.inner.tasks.cancel();
+            let _ = tokio::time::timeout(CLOSE_LIMIT, self.inner.tasks.ended()).await;
+        }
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(Call::new(Arc::clone(&self.inner), request).run())
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directory = &self.inner.directory;
+        f.debug_struct("Channel")
+            .field("source", &directory.source)
+            .field("policy", &directory.policy)
+            .field("state", &directory.set().state())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,22 @@
+//! The channel: what users call, and the loop that repeats attempts.
+//!
+//! - [`Channel`] is the handle; `call` is the attempt loop, `attempt` one try of it.
+//! - [`ResponseBody`] holds the lease until the response has ended.
+//! - [`PinnedChannel`] keeps a sequence of calls on one connection.
+//! - [`ChannelStatus`] is a snapshot of everything.
+
+mod attempt;
+mod body;
+mod call;
+mod handle;
+mod options;
+mod pinned;
+mod status;
+
+pub use body::ResponseBody;
+pub use handle::Channel;
+pub(crate) use handle::Parts;
+pub(crate) use options::CallDefaults;
+pub use options::CallOptions;
+pub use pinned::PinnedChannel;
+pub use status::{ChannelStats, ChannelStatus, EndpointStatus};

@@ -1,0 +1,184 @@
+//! A sequence of calls on one connection.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tokio::sync::Semaphore;
+use tonic::Code;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::classify::Outcome;
+use crate::endpoint::Subchannel;
+use crate::error::{Delivery, Error, Kind, Stage};
+use crate::pool::Lease;
+use crate::time::Instant;
+
+use super::ResponseBody;
+use super::attempt::Head;
+use super::body::Hold;
+use super::call::Call;
+use super::handle::Inner;
+use super::options::TimeLimit;
+
+/// One connection of a [`Channel`](crate::Channel), for calls that belong together.
+///
+/// It holds one stream of the connection until it is dropped. Calls made through it (it goes under a tonic
+/// client) take turns on that stream in their order, each to the end of its response. They have the
+/// channel's deadlines, and are never repeated: elsewhere they would be out of sequence. Once the connection
+/// has ended they fail; acquire another one then.
+pub struct PinnedChannel {
+    pinned: Arc<Pinned>,
+}
+
+/// Kept by the handle and by running calls.
+pub(super) struct Pinned {
+    inner: Arc<Inner>,
+    subchannel: Arc<Subchannel>,
+    lease: Lease,
+    turn: Arc<Semaphore>,
+}
+
+impl PinnedChannel {
+    pub(super) async fn lease(inner: Arc<Inner>) -> Result<Self, Error> {
+        let call = Call::new(Arc::clone(&inner), Request::new(Body::empty()));
+        let (subchannel, lease) = call.lease_only().await?;
+        let turn = Arc::new(Semaphore::new(1));
+        let pinned = Pinned {
+            inner,
+            subchannel,
+            lease,
+            turn,
+        };
+        Ok(Self {
+            pinned: Arc::new(pinned),
+        })
+    }
+
+    /// The address of the endpoint that the connection leads to.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.pinned.subchannel.name
+    }
+
+    /// Whether the connection still takes calls.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.pinned.lease.connection().end().is_none()
+    }
+
+    /// Sends a request on the pinned connection.
+    ///
+    /// # Errors
+    ///
+    /// If there was no answer. An error status that the endpoint answered with is a response.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future resets the stream and passes the turn on. The call may have been processed.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+        Arc::clone(&self.pinned).send(request).await
+    }
+}
+
+impl Pinned {
+    async fn send(
+        self: Arc<Self>,
+        request: Request<Body>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let (parts, body) = request.into_parts();
+        let inner = &self.inner;
+        let now = Instant::now();
+        let limit = inner
+            .defaults
+            .settings(&parts.headers, &parts.extensions, now)
+            .limit;
+        let head = Head::new(parts);
+        inner.counters.started();
+        let exchange = async {
+            // The semaphore is never closed.
+            let turn = Arc::clone(&self.turn)
+                .acquire_owned()
+                .await
+                .map_err(|_| closed())?;
+            let response = head
+                .send(
+                    body,
+                    &self.subchannel,
+                    &self.lease,
+                    limit.as_ref(),
+                    &inner.tasks,
+                )
+                .await?;
+            Ok((response, turn))
+        };
+        let result = match &limit {
+            None => exchange.await,
+            Some(limit) => {
+                let result = tokio::time::timeout_at(limit.deadline.instant(), exchange).await;
+                result.unwrap_or_else(|_| Err(deadline_passed(limit, &self.subchannel)))
+            }
+        };
+        match result {
+            Ok((response, turn)) => {
+                let subchannel = Arc::clone(&self.subchannel);
+                let inner = Arc::clone(&self.inner);
+                // The body keeps the connection's slot through the turn's owner.
+                let hold = Hold::Turn {
+                    _turn: turn,
+                    _pinned: self,
+                };
+                Ok(response.map(|it| ResponseBody::new(it, hold, limit, subchannel, inner)))
+            }
+            Err(error) => {
+                self.subchannel.record(Outcome::of_error(&error));
+                inner.counters.failed();
+                Err(error.after_attempts(1))
+            }
+        }
+    }
+}
+
+impl Service<Request<Body>> for PinnedChannel {
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(Arc::clone(&self.pinned).send(request))
+    }
+}
+
+impl fmt::Debug for PinnedChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedChannel")
+            .field("endpoint", &self.endpoint())
+            .field("open", &self.is_open())
+            .finish()
+    }
+}
+
+fn deadline_passed(limit: &TimeLimit, subchannel: &Subchannel) -> Error {
+    let timeout = limit.timeout;
+    let message = format!("the deadline of {timeout:?} passed on a pinned connection");
+    Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
+        .in_stage(Stage::Response)
+        .delivered(Delivery::MaybeProcessed)
+        .at(&subchannel.name)
+}
+
+fn closed() -> Error {
+    Error::new(
+        Kind::Closed,
+        Code::Unavailable,
+        "the pinned connection is closed",
+    )
+}

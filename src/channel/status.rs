@@ -1,0 +1,184 @@
+//! Snapshots for people, tests and dashboards.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::balance::Policy as _;
+use crate::endpoint::Member;
+use crate::pool::State;
+use crate::time::Instant;
+
+use super::handle::Inner;
+
+/// A channel and its endpoints at one moment. The numbers of different endpoints are read one after the
+/// other, so sums may be off by calls that began or ended meanwhile.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChannelStatus {
+    /// The state of the whole.
+    pub state: State,
+    /// The source of the endpoints.
+    pub source: String,
+    /// The name of the balancing policy.
+    pub policy: String,
+    /// How long ago discovery confirmed the endpoints in use; `None` before its first answer.
+    pub resolution_age: Option<Duration>,
+    /// What has gone wrong with discovery since then.
+    pub discovery_error: Option<String>,
+    /// All known endpoints, in discovery's order.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// Its address.
+    pub address: String,
+    /// Its weight; 0 means drained.
+    pub weight: u32,
+    /// Its metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// How it is connected.
+    pub state: State,
+    /// For how long it has been in that state.
+    pub for_how_long: Duration,
+    /// The last thing that went wrong with connecting.
+    pub last_error: Option<String>,
+    /// Failed dials in a row.
+    pub failed_dials: u32,
+    /// When it is dialled next, from now.
+    pub next_dial: Option<Duration>,
+    /// Connections that take calls.
+    pub connections: usize,
+    /// Connections kept in reserve until their idle timeout.
+    pub idle_connections: usize,
+    /// Connections that only finish their calls.
+    pub draining_connections: usize,
+    /// Calls on its connections.
+    pub in_flight: usize,
+    /// Calls that its connections have room for.
+    pub free_streams: usize,
+    /// Calls that wait for a stream.
+    pub waiting: usize,
+    /// Attempts it answered.
+    pub answered: u64,
+    /// Attempts that reached it and got no answer.
+    pub failed: u64,
+}
+
+/// Counts since a channel was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChannelStats {
+    /// Calls begun.
+    pub calls: u64,
+    /// Calls that ended without an answer.
+    pub failed: u64,
+    /// Attempts repeated under the retry policy.
+    pub retries: u64,
+    /// Attempts resent because the endpoint provably had not processed them.
+    pub resends: u64,
+}
+
+/// What the attempt loop counts.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    calls: AtomicU64,
+    failed: AtomicU64,
+    retries: AtomicU64,
+    resends: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn started(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn resent(&self) {
+        self.resends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> ChannelStats {
+        ChannelStats {
+            calls: self.calls.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            retries: self.retries.load(Ordering::Relaxed),
+            resends: self.resends.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl ChannelStatus {
+    pub(super) fn of(inner: &Inner) -> Self {
+        let directory = &inner.directory;
+        let now = Instant::now();
+        let news = directory.news();
+        let set = Arc::clone(&directory.set());
+        Self {
+            state: set.state(),
+            source: directory.source.clone(),
+            policy: directory.policy.name().to_owned(),
+            resolution_age: news.answered.map(|at| now.saturating_duration_since(at)),
+            discovery_error: news.error.map(|error| error.to_string()),
+            endpoints: set
+                .members
+                .iter()
+                .map(|member| EndpointStatus::of(member, now))
+                .collect(),
+        }
+    }
+}
+
+impl EndpointStatus {
+    fn of(member: &Member, now: Instant) -> Self {
+        let drained = Self {
+            address: member.endpoint.to_string(),
+            weight: member.endpoint.weight_or_default(),
+            metadata: BTreeMap::clone(member.endpoint.facts()),
+            state: State::Shutdown,
+            for_how_long: Duration::ZERO,
+            last_error: None,
+            failed_dials: 0,
+            next_dial: None,
+            connections: 0,
+            idle_connections: 0,
+            draining_connections: 0,
+            in_flight: 0,
+            free_streams: 0,
+            waiting: 0,
+            answered: 0,
+            failed: 0,
+        };
+        let Some(subchannel) = &member.subchannel else {
+            return drained;
+        };
+        let pool = subchannel.pool.status();
+        Self {
+            state: pool.state,
+            for_how_long: now.saturating_duration_since(pool.since),
+            last_error: pool.last_error.map(|error| error.to_string()),
+            failed_dials: pool.failed_dials,
+            next_dial: pool.next_dial.map(|at| at.saturating_duration_since(now)),
+            connections: pool.open,
+            idle_connections: pool.idle,
+            draining_connections: pool.draining,
+            in_flight: pool.in_flight,
+            free_streams: pool.room,
+            waiting: pool.waiting,
+            answered: subchannel.answered(),
+            failed: subchannel.failed(),
+            ..drained
+        }
+    }
+}

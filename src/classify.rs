@@ -1,0 +1,172 @@
+//! Turns what the wire showed into what is known: delivery, gRPC code, and a sentence.
+
+use h2::Reason;
+use http::HeaderMap;
+use tonic::Code;
+
+use crate::error::{Delivery, Error, Kind, Stage};
+
+/// What one attempt led to. Made here only, and read by the retry decision and the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) delivery: Delivery,
+    pub(crate) code: Code,
+}
+
+impl Outcome {
+    pub(crate) fn of_error(error: &Error) -> Self {
+        Self {
+            delivery: error.delivery(),
+            code: error.code(),
+        }
+    }
+
+    /// The status in a response's headers (Trailers-Only) or trailers; `None` when they carry none.
+    pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Self> {
+        let status = headers.get("grpc-status")?;
+        Some(Self {
+            delivery: Delivery::Answered,
+            code: Code::from_bytes(status.as_bytes()),
+        })
+    }
+}
+
+/// What the connection knows about a stream that failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence {
+    /// A byte of the stream's HEADERS frame may have left this process.
+    pub(crate) written: bool,
+    /// The peer's response headers were seen.
+    pub(crate) answered: bool,
+}
+
+impl Evidence {
+    pub(crate) const UNSENT: Self = Self {
+        written: false,
+        answered: false,
+    };
+}
+
+/// Classifies a failed stream.
+///
+/// It is not sent if its HEADERS were never written, or if a GOAWAY of the peer failed it: h2 fails only the
+/// streams above the GOAWAY's last id that way. It is refused if the peer reset it with `REFUSED_STREAM`.
+/// Response headers end both: then the call ran. Everything else may have been processed.
+pub(crate) fn stream_error(error: h2::Error, evidence: Evidence, stage: Stage) -> Error {
+    let remote = error.is_remote() && !evidence.answered;
+    let reason = error.reason();
+    let delivery = if !evidence.written || (remote && error.is_go_away()) {
+        Delivery::NotSent
+    } else if remote && error.is_reset() && reason == Some(Reason::REFUSED_STREAM) {
+        Delivery::Refused
+    } else {
+        Delivery::MaybeProcessed
+    };
+    let name = reason.map_or("", |reason| reason_name(reason));
+    let (kind, code, message) = if delivery == Delivery::Refused {
+        let message = "the peer refused the stream (REFUSED_STREAM)".to_owned();
+        (Kind::Refused, Code::Unavailable, message)
+    } else if error.is_go_away() && error.is_remote() {
+        let message = format!("the peer is closing the connection (GOAWAY {name})");
+        (Kind::Disconnected, Code::Unavailable, message)
+    } else if error.is_go_away() {
+        let message = format!("the connection was closed on a protocol error ({name})");
+        (Kind::Disconnected, Code::Unavailable, message)
+    } else if error.is_io() {
+        let message = format!("connection lost: {error}");
+        (Kind::Disconnected, Code::Unavailable, message)
+    } else if let (true, Some(reason)) = (error.is_reset(), reason) {
+        let side = if error.is_remote() {
+            "the peer"
+        } else {
+            "this side"
+        };
+        let message = format!("{side} reset the stream ({name})");
+        (Kind::Protocol, code_of_reset(reason), message)
+    } else {
+        let message = format!("the request can't be sent over HTTP/2: {error}");
+        (Kind::Request, Code::Internal, message)
+    };
+    Error::new(kind, code, message)
+        .in_stage(stage)
+        .delivered(delivery)
+        .because(error)
+}
+
+/// The code of a stream reset, from the table "Errors" of gRPC's `PROTOCOL-HTTP2.md`.
+fn code_of_reset(reason: Reason) -> Code {
+    match reason {
+        Reason::REFUSED_STREAM => Code::Unavailable,
+        Reason::CANCEL => Code::Cancelled,
+        Reason::ENHANCE_YOUR_CALM => Code::ResourceExhausted,
+        Reason::INADEQUATE_SECURITY => Code::PermissionDenied,
+        _ => Code::Internal,
+    }
+}
+
+/// The name of an HTTP/2 error code as RFC 9113 §7 writes it.
+pub(crate) fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NO_ERROR => "NO_ERROR",
+        Reason::PROTOCOL_ERROR => "PROTOCOL_ERROR",
+        Reason::INTERNAL_ERROR => "INTERNAL_ERROR",
+        Reason::FLOW_CONTROL_ERROR => "FLOW_CONTROL_ERROR",
+        Reason::SETTINGS_TIMEOUT => "SETTINGS_TIMEOUT",
+        Reason::STREAM_CLOSED => "STREAM_CLOSED",
+        Reason::FRAME_SIZE_ERROR => "FRAME_SIZE_ERROR",
+        Reason::REFUSED_STREAM => "REFUSED_STREAM",
+        Reason::CANCEL => "CANCEL",
+        Reason::COMPRESSION_ERROR => "COMPRESSION_ERROR",
+        Reason::CONNECT_ERROR => "CONNECT_ERROR",
+        Reason::ENHANCE_YOUR_CALM => "ENHANCE_YOUR_CALM",
+        Reason::INADEQUATE_SECURITY => "INADEQUATE_SECURITY",
+        Reason::HTTP_1_1_REQUIRED => "HTTP_1_1_REQUIRED",
+        _ => "unknown code",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENT: Evidence = Evidence {
+        written: true,
+        answered: false,
+    };
+
+    #[test]
+    fn unwritten_work_is_never_sent_whatever_the_error() {
+        let error = stream_error(Reason::INTERNAL_ERROR.into(), Evidence::UNSENT, Stage::Send);
+        assert_eq!(error.delivery(), Delivery::NotSent);
+        let error = stream_error(Reason::INTERNAL_ERROR.into(), SENT, Stage::Response);
+        assert_eq!(error.delivery(), Delivery::MaybeProcessed);
+    }
+
+    #[test]
+    fn resets_map_to_the_codes_of_grpc() {
+        for (reason, code) in [
+            (Reason::NO_ERROR, Code::Internal),
+            (Reason::PROTOCOL_ERROR, Code::Internal),
+            (Reason::REFUSED_STREAM, Code::Unavailable),
+            (Reason::CANCEL, Code::Cancelled),
+            (Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted),
+            (Reason::INADEQUATE_SECURITY, Code::PermissionDenied),
+        ] {
+            assert_eq!(code_of_reset(reason), code, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_read_from_headers_when_there_is_one() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(Outcome::of_headers(&headers), None);
+        headers.insert("grpc-status", "14".parse().unwrap());
+        let outcome = Outcome::of_headers(&headers).unwrap();
+        assert_eq!(
+            (outcome.code, outcome.delivery),
+            (Code::Unavailable, Delivery::Answered)
+        );
+        headers.insert("grpc-status", "abc".parse().unwrap());
+        assert_eq!(Outcome::of_headers(&headers).unwrap().code, Code::Unknown);
+    }
+}

@@ -1,0 +1,187 @@
+//! The builder.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::Balance;
+use crate::discover::{Discover, Fixed, Resolution};
+use crate::endpoint::Endpoint;
+use crate::pool::PoolOptions;
+use crate::retry::Retry;
+use crate::transport::connection::{Http2Options, Keepalive};
+use crate::transport::dial::{Dial, TcpOptions};
+
+/// Builds a [`Channel`](crate::Channel).
+///
+/// Everything has a working default. The setters take any value; [`connect`](Self::connect) and
+/// [`connect_lazy`](Self::connect_lazy) check them all, and their error names the field and the fix.
+///
+/// ```no_run
+/// use trunkline::{Balance, Connector, Endpoint, Retry};
+///
+/// # async fn connect() -> Result<(), trunkline::Error> {
+/// let channel = Connector::endpoints([
+///         Endpoint::tcp("server1.internal:50051").weight(3),
+///         Endpoint::tcp("server2.internal:50051").weight(2),
+///         Endpoint::unix("/run/app/plugin.sock"),
+///     ])
+///     .balance(Balance::weighted())
+///     .retry(Retry::exponential().attempts(3))
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Connector {
+    pub(super) source: Source,
+    pub(super) balance: Balance,
+    pub(super) retry: Retry,
+    pub(super) pool: PoolOptions,
+    pub(super) http2: Http2Options,
+    pub(super) keepalive: Keepalive,
+    pub(super) tcp: TcpOptions,
+    pub(super) dialer: Option<Arc<dyn Dial>>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) wait_for_ready: bool,
+    pub(super) ready_timeout: Duration,
+}
+
+/// Where the endpoints come from. A fixed list is known now, and can be checked as a whole.
+#[derive(Debug)]
+pub(super) enum Source {
+    Fixed(Vec<Endpoint>),
+    Discover(Box<dyn Discover>),
+}
+
+impl Source {
+    pub(super) fn into_discover(self) -> Box<dyn Discover> {
+        match self {
+            Self::Fixed(endpoints) => Box::new(Fixed(Resolution::new(endpoints))),
+            Self::Discover(source) => source,
+        }
+    }
+}
+
+impl Connector {
+    /// A channel over these endpoints.
+    pub fn endpoints(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        Self::new(Source::Fixed(endpoints.into_iter().collect()))
+    }
+
+    /// A channel to one TCP server, `host:port`.
+    pub fn tcp(address: impl AsRef<str>) -> Self {
+        Self::endpoints([Endpoint::tcp(address)])
+    }
+
+    /// A channel to one server on a Unix socket.
+    pub fn unix(path: impl AsRef<Path>) -> Self {
+        Self::endpoints([Endpoint::unix(path)])
+    }
+
+    /// A channel to the target that a text names: one endpoint in any form of [`Endpoint::uri`], or several
+    /// of them with commas between.
+    pub fn target(target: impl AsRef<str>) -> Self {
+        Self::endpoints(
+            target
+                .as_ref()
+                .split(',')
+                .map(|text| Endpoint::uri(text.trim())),
+        )
+    }
+
+    /// A channel over the endpoints that a source of your own finds.
+    pub fn discover(source: impl Discover) -> Self {
+        Self::new(Source::Discover(Box::new(source)))
+    }
+
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            balance: Balance::default(),
+            retry: Retry::exponential(),
+            pool: PoolOptions::new(),
+            http2: Http2Options::new(),
+            keepalive: Keepalive::off(),
+            tcp: TcpOptions::default(),
+            dialer: None,
+            timeout: Some(Duration::from_secs(30)),
+            wait_for_ready: false,
+            ready_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// How calls are spread. Default: by weight where weights differ, else in turn.
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// When failed calls are repeated. Default [`Retry::exponential`].
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// How many connections each endpoint gets, and how they are made.
+    pub fn pool(mut self, pool: PoolOptions) -> Self {
+        self.pool = pool;
+        self
+    }
+
+    /// HTTP/2 limits and windows.
+    pub fn http2(mut self, http2: Http2Options) -> Self {
+        self.http2 = http2;
+        self
+    }
+
+    /// Whether idle connections are probed. Default [`Keepalive::off`].
+    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
+        self.keepalive = keepalive;
+        self
+    }
+
+    /// Socket options of TCP connections.
+    pub fn tcp_options(mut self, tcp: TcpOptions) -> Self {
+        self.tcp = tcp;
+        self
+    }
+
+    /// Opens sockets in a way of your own: in-memory, vsock, simulated. Replaces
+    /// [`tcp_options`](Self::tcp_options).
+    pub fn dialer(mut self, dialer: impl Dial) -> Self {
+        self.dialer = Some(Arc::new(dialer));
+        self
+    }
+
+    /// The time limit of calls that set none themselves, from their start to the end of their response.
+    /// Default 30 s; more than 0, at most a year.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// No time limit for calls that set none themselves: for channels that carry long streams. Everything
+    /// else set them a limit with [`CallOptions`](crate::CallOptions).
+    pub fn no_timeout(mut self) -> Self {
+        self.timeout = None;
+        self
+    }
+
+    /// Whether calls wait while no endpoint is ready, until their deadline. Default no: they wait while
+    /// endpoints connect for the first time or anew, and fail once all have failed (gRPC's
+    /// `wait-for-ready.md`).
+    pub fn wait_for_ready(mut self, yes: bool) -> Self {
+        self.wait_for_ready = yes;
+        self
+    }
+
+    /// How long [`connect`](Self::connect) waits for the first ready endpoint. Default 5 s; more than 0, at
+    /// most a year.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.ready_timeout = timeout;
+        self
+    }
+}

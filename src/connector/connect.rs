@@ -1,0 +1,173 @@
+//! Checks the settings, and starts the channel.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::sync::Notify;
+use tonic::Code;
+
+use crate::balance::Policy as _;
+use crate::channel::{CallDefaults, Channel, Parts};
+use crate::deadline::format_timeout;
+use crate::directory::Directory;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Kind, Stage};
+use crate::pool::{PoolContext, State};
+use crate::task::Tasks;
+use crate::transport::dial::SocketDialer;
+
+use super::Connector;
+use super::builder::Source;
+
+/// More endpoints than this in one list is a mistake.
+const MAX_ENDPOINTS: usize = 65_536;
+const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+impl Connector {
+    /// Starts the channel, and waits until an endpoint is ready.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is wrong, outside a tokio runtime, or if no endpoint became ready within
+    /// [`ready_timeout`](Self::ready_timeout): then the error says what happened at each.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes what it opened.
+    pub async fn connect(self) -> Result<Channel, Error> {
+        let limit = self.ready_timeout;
+        let channel = self.connect_lazy()?;
+        let mut state = channel.watch_state();
+        let ready = state.wait_for(|state| matches!(state, State::Ready | State::Shutdown));
+        match tokio::time::timeout(limit, ready).await {
+            Ok(Ok(state)) if *state == State::Ready => {}
+            Ok(_) => {
+                let message = "the channel was closed while it connected";
+                return Err(Error::new(Kind::Closed, Code::Unavailable, message));
+            }
+            Err(_) => return Err(not_ready(&channel, limit)),
+        }
+        drop(state);
+        Ok(channel)
+    }
+
+    /// Starts the channel, and does not wait: calls do, while endpoints connect.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is wrong, or outside a tokio runtime.
+    pub fn connect_lazy(self) -> Result<Channel, Error> {
+        self.validate()?;
+        let tasks = Tasks::new()?;
+        let context = PoolContext {
+            options: self.pool,
+            http2: self.http2,
+            keepalive: self.keepalive,
+            dialer: self
+                .dialer
+                .unwrap_or_else(|| Arc::new(SocketDialer::new().tcp(self.tcp))),
+            tasks: tasks.clone(),
+            flips: Arc::new(Notify::new()),
+        };
+        Ok(Channel::new(Parts {
+            directory: Directory::start(self.source.into_discover(), self.balance, context),
+            tasks,
+            retry: self.retry,
+            defaults: CallDefaults {
+                timeout: self.timeout,
+                timeout_header: self
+                    .timeout
+                    .and_then(|timeout| HeaderValue::try_from(format_timeout(timeout)).ok()),
+                wait_for_ready: self.wait_for_ready,
+            },
+        }))
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        if let Source::Fixed(endpoints) = &self.source {
+            self.validate_endpoints(endpoints)?;
+        }
+        self.retry.validate("retry")?;
+        self.pool.validate()?;
+        self.http2.validate()?;
+        self.keepalive.validate()?;
+        self.tcp
+            .validate()
+            .map_err(|(field, problem)| Error::config(&format!("tcp.{field}"), problem))?;
+        time("ready_timeout", self.ready_timeout)?;
+        let Some(timeout) = self.timeout else {
+            return Ok(());
+        };
+        time("timeout", timeout)?;
+        let connect = self.pool.longest_connect_timeout();
+        if connect > timeout {
+            let problem = format!("{connect:?} is longer than the calls' timeout ({timeout:?})");
+            return Err(Error::config("pool.connect_timeout", problem));
+        }
+        Ok(())
+    }
+
+    fn validate_endpoints(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+        if endpoints.is_empty() {
+            return Err(Error::config(
+                "endpoints",
+                "the list is empty; name at least one",
+            ));
+        }
+        if endpoints.len() > MAX_ENDPOINTS {
+            let problem = format!("{} are too many; at most {MAX_ENDPOINTS}", endpoints.len());
+            return Err(Error::config("endpoints", problem));
+        }
+        let mut seen = HashSet::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            if !seen.insert(endpoint.key()?) {
+                let problem = format!("{endpoint} is given twice; give it once, with a weight");
+                return Err(Error::config("endpoints", problem));
+            }
+        }
+        if endpoints
+            .iter()
+            .all(|endpoint| endpoint.weight_or_default() == 0)
+        {
+            let problem = "all are 0, so no endpoint would get a call; give one a weight";
+            return Err(Error::config("endpoints.weight", problem));
+        }
+        let weighted = endpoints.iter().any(Endpoint::has_weight);
+        if self.balance.uses_weights() && !self.balance.is_default() && !weighted {
+            let problem = format!(
+                "{} needs weights, and no endpoint has one; give them weights or use round robin",
+                self.balance.name()
+            );
+            return Err(Error::config("balance", problem));
+        }
+        if weighted && !self.balance.uses_weights() {
+            tracing::warn!(
+                policy = self.balance.name(),
+                "endpoint weights have no effect"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn time(field: &str, time: Duration) -> Result<(), Error> {
+    if time.is_zero() || time > MAX_TIME {
+        let problem = format!("{time:?} must be more than 0 and at most a year");
+        return Err(Error::config(field, problem));
+    }
+    Ok(())
+}
+
+/// Why `connect` gave up.
+fn not_ready(channel: &Channel, limit: Duration) -> Error {
+    let directory = channel.directory();
+    let detail = match (directory.news().answered, directory.news().error) {
+        (None, Some(error)) => format!("{} failed: {error}", directory.source),
+        (None, None) => format!("{} has not answered", directory.source),
+        (Some(_), _) => directory.set().failures(),
+    };
+    let message = format!("no endpoint was ready within {limit:?}: {detail}");
+    Error::new(Kind::Timeout, Code::Unavailable, message).in_stage(Stage::Connect)
+}

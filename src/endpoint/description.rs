@@ -1,0 +1,151 @@
+//! What is known of an endpoint.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::uri::Authority;
+
+use crate::address::{Address, InvalidAddress};
+use crate::error::Error;
+
+/// One server: its address, and what calls need to know about it.
+///
+/// ```
+/// use trunkline::Endpoint;
+///
+/// let endpoints = [
+///     Endpoint::tcp("server1.internal:50051").weight(3),
+///     Endpoint::uri("http://[::1]:50051"),
+///     Endpoint::unix("/run/app/plugin.sock").metadata("zone", "local"),
+/// ];
+/// ```
+///
+/// A wrong address is reported where the endpoint is used: by the connector's `connect`, or as one
+/// rejected entry of a discovery answer. Parse an [`Address`] first to learn of it earlier.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    address: Result<Address, InvalidAddress>,
+    weight: Option<u32>,
+    authority: Option<String>,
+    metadata: Arc<BTreeMap<String, String>>,
+}
+
+/// What tells endpoints apart: a new key is a new endpoint, with connections of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) address: Address,
+    pub(crate) authority: Authority,
+}
+
+impl Endpoint {
+    /// A TCP server: `host:port`, with a name, an IPv4 address or an IPv6 address in brackets. Names are
+    /// resolved at each dial.
+    #[must_use]
+    pub fn tcp(address: impl AsRef<str>) -> Self {
+        Self::new(Address::tcp(address.as_ref()))
+    }
+
+    /// A server on a Unix socket: an absolute path, or on Linux `@` and an abstract name.
+    #[must_use]
+    pub fn unix(path: impl AsRef<Path>) -> Self {
+        Self::new(Address::unix(path))
+    }
+
+    /// Any form that [`Address`] parses: `http://host:port`, `tcp://host:port`, `unix:/path`, `host:port`.
+    #[must_use]
+    pub fn uri(text: impl AsRef<str>) -> Self {
+        Self::new(Address::parse(text.as_ref()))
+    }
+
+    fn new(address: Result<Address, InvalidAddress>) -> Self {
+        Self {
+            address,
+            weight: None,
+            authority: None,
+            metadata: Arc::default(),
+        }
+    }
+
+    /// Its share of the calls, relative to the other weights. Default 1. 0 drains it: its running calls
+    /// finish, and it gets no new ones.
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// The `:authority` of requests to it. Default: `host:port`, or `localhost` for Unix sockets.
+    #[must_use]
+    pub fn authority(mut self, authority: impl Into<String>) -> Self {
+        self.authority = Some(authority.into());
+        self
+    }
+
+    /// A fact about it, for policies and status: `zone`, `version`, ….
+    #[must_use]
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
+        self
+    }
+
+    /// Its address.
+    ///
+    /// # Errors
+    ///
+    /// If the text it was made from is not one.
+    pub fn address(&self) -> Result<&Address, &InvalidAddress> {
+        self.address.as_ref()
+    }
+
+    pub(crate) fn facts(&self) -> &Arc<BTreeMap<String, String>> {
+        &self.metadata
+    }
+
+    pub(crate) fn weight_or_default(&self) -> u32 {
+        self.weight.unwrap_or(1)
+    }
+
+    pub(crate) fn has_weight(&self) -> bool {
+        self.weight.is_some()
+    }
+
+    /// # Errors
+    ///
+    /// A configuration error if the address or the authority is wrong.
+    pub(crate) fn key(&self) -> Result<Key, Error> {
+        let address = self
+            .address
+            .clone()
+            .map_err(|problem| Error::config("endpoint", problem.to_string()).because(problem))?;
+        let text = match &self.authority {
+            Some(text) => text.clone(),
+            None => address.authority(),
+        };
+        match Authority::from_str(&text) {
+            Ok(authority) if !text.contains('@') => Ok(Key { address, authority }),
+            _ => {
+                let problem =
+                    format!("{address}: the authority must be a host name, with or without a port");
+                Err(Error::config("endpoint.authority", problem))
+            }
+        }
+    }
+}
+
+impl From<Address> for Endpoint {
+    fn from(address: Address) -> Self {
+        Self::new(Ok(address))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Ok(address) => address.fmt(f),
+            Err(_) => f.write_str("(invalid address)"),
+        }
+    }
+}

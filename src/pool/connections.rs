@@ -1,0 +1,337 @@
+//! The open connections of an endpoint, and the state that follows from them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use arc_swap::ArcSwap;
+use deadpool::managed::{self, Object};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::address::Address;
+use crate::error::Error;
+use crate::lock::lock;
+use crate::task::Tasks;
+use crate::time::Instant;
+use crate::transport::connection::{
+    Connection, End, Http2Options, Keepalive, KeepaliveState, Observer,
+};
+use crate::transport::dial::Dial;
+
+use super::dialling::Dialling;
+use super::manager::{Made, Manager};
+use super::options::AGE_JITTER;
+use super::{PoolOptions, State};
+
+/// What all pools of a channel share.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolContext {
+    pub(crate) options: PoolOptions,
+    pub(crate) http2: Http2Options,
+    pub(crate) keepalive: Keepalive,
+    pub(crate) dialer: Arc<dyn Dial>,
+    pub(crate) tasks: Tasks,
+    /// Notified whenever a pool's state changes.
+    pub(crate) flips: Arc<Notify>,
+}
+
+/// The pool of one endpoint. See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(super) this: Weak<Self>,
+    pub(super) options: PoolOptions,
+    pub(super) tasks: Tasks,
+    flips: Arc<Notify>,
+    pub(super) objects: managed::Pool<Manager>,
+    /// The connections that take calls, oldest first. Written under `book`'s lock only.
+    pub(super) open: ArcSwap<Vec<Arc<Pooled>>>,
+    /// One permit for each call that the open connections have room for.
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) queue: Queue,
+    /// Told when the pool stops being ready: nobody in the queue may count on it any more.
+    pub(super) unready: Notify,
+    pub(super) book: Mutex<Book>,
+    /// Ends the dialling task.
+    pub(super) closing: CancellationToken,
+}
+
+/// Counts the calls that wait for a permit.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) entered: AtomicUsize,
+    pub(super) left: AtomicUsize,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        // `left` first: it can't overtake an `entered` that is read later.
+        let left = self.left.load(Ordering::Acquire);
+        self.entered.load(Ordering::Acquire).wrapping_sub(left)
+    }
+}
+
+/// What changes rarely, under one lock.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub(super) state: State,
+    pub(super) since: Instant,
+    pub(super) dialling: Dialling,
+    /// Retired connections that finish their calls.
+    draining: Vec<Weak<Pooled>>,
+    closed: bool,
+}
+
+/// A connection that serves calls.
+#[derive(Debug)]
+pub(crate) struct Pooled {
+    pub(super) id: u64,
+    pub(crate) connection: Connection,
+    pub(super) born: Instant,
+    /// When it is to be replaced.
+    pub(super) expires: Option<Instant>,
+    /// Its place among deadpool's; taken when it goes home or retires.
+    pub(super) object: Mutex<Option<Object<Manager>>>,
+    pub(super) permits: Arc<Semaphore>,
+}
+
+/// A snapshot for `status()`.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolStatus {
+    pub(crate) state: State,
+    pub(crate) since: Instant,
+    pub(crate) last_error: Option<Arc<Error>>,
+    pub(crate) failed_dials: u32,
+    pub(crate) next_dial: Option<Instant>,
+    pub(crate) open: usize,
+    pub(crate) idle: usize,
+    pub(crate) draining: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) room: usize,
+    pub(crate) waiting: usize,
+}
+
+impl Pool {
+    /// Makes the pool and starts to dial.
+    pub(crate) fn start(address: Address, context: &PoolContext) -> Arc<Self> {
+        let options = context.options.clone();
+        let unix = address.is_unix();
+        let pool = Arc::new_cyclic(|this: &Weak<Self>| {
+            let observer: Weak<dyn Observer> = Weak::<Self>::clone(this);
+            let manager = Manager {
+                timeout: if unix {
+                    options.unix_timeout
+                } else {
+                    options.tcp_timeout
+                },
+                address,
+                dialer: Arc::clone(&context.dialer),
+                http2: context.http2.clone(),
+                keepalive: KeepaliveState::new(&context.keepalive, unix),
+                observer,
+                tasks: context.tasks.clone(),
+                next_id: 1.into(),
+            };
+            Self {
+                this: Weak::clone(this),
+                objects: manager.into_pool(options.max),
+                options,
+                tasks: context.tasks.clone(),
+                flips: Arc::clone(&context.flips),
+                open: ArcSwap::default(),
+                permits: Arc::new(Semaphore::new(0)),
+                queue: Queue::default(),
+                unready: Notify::new(),
+                book: Mutex::new(Book {
+                    state: State::Connecting,
+                    since: Instant::now(),
+                    dialling: Dialling::default(),
+                    draining: Vec::new(),
+                    closed: false,
+                }),
+                closing: CancellationToken::new(),
+            }
+        });
+        pool.dial_if_wanted(&mut lock(&pool.book), 0);
+        pool
+    }
+
+    pub(crate) fn state(&self) -> State {
+        lock(&self.book).state
+    }
+
+    /// Takes a connection from deadpool into service. Returns the room that it adds.
+    pub(super) fn admit(&self, object: Object<Manager>) -> usize {
+        let now = Instant::now();
+        let mut book = lock(&self.book);
+        let made = Made::clone(&object);
+        let pooled = Arc::new(Pooled {
+            id: made.id,
+            expires: self.options.max_age.map(|age| {
+                let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
+                made.born + age.mul_f64(jitter)
+            }),
+            connection: made.connection,
+            born: made.born,
+            object: Mutex::new(Some(object)),
+            permits: Arc::clone(&self.permits),
+        });
+        let room = match pooled.connection.slots().admit() {
+            Some(room) if !book.closed => room,
+            Some(_) => {
+                self.put_down(&mut book, &pooled);
+                return 0;
+            }
+            None => {
+                // It retired between the handshake and here, when its observer found it nowhere.
+                pooled.detach();
+                self.lost(&mut book, &pooled, now);
+                return 0;
+            }
+        };
+        // What has expired goes only now that its replacement can take the calls.
+        let open = self.open.load_full();
+        let (expired, mut open): (Vec<_>, Vec<_>) =
+            open.iter().cloned().partition(|it| it.has_expired(now));
+        open.push(pooled);
+        self.open.store(Arc::new(open));
+        for old in &expired {
+            self.put_down(&mut book, old);
+        }
+        book.dialling.succeeded(now);
+        self.update(&mut book);
+        self.permits.add_permits(room);
+        room
+    }
+
+    /// Closes for good: connections finish their calls and take no new ones.
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
+        let mut book = lock(&self.book);
+        book.closed = true;
+        for pooled in self.open.swap(Arc::default()).iter() {
+            self.put_down(&mut book, pooled);
+        }
+        for made in self.objects.retain(|_, _| false).removed {
+            made.connection.retire();
+        }
+        self.objects.close();
+        self.update(&mut book);
+    }
+
+    /// For a connection that was taken out of `open`: no new calls, and its place at deadpool is free.
+    fn put_down(&self, book: &mut Book, pooled: &Arc<Pooled>) {
+        if let Some(lost) = pooled.connection.retire() {
+            self.permits.forget_permits(lost);
+        }
+        pooled.detach();
+        book.draining.retain(|it| it.strong_count() > 0);
+        book.draining.push(Arc::downgrade(pooled));
+    }
+
+    /// A connection ended that this side did not end: sees to the next one.
+    fn lost(&self, book: &mut Book, pooled: &Pooled, now: Instant) {
+        let Some(end) = pooled.connection.end() else {
+            return;
+        };
+        if *end != End::Local {
+            let lived = now.saturating_duration_since(pooled.born);
+            book.dialling.lost(end, lived, now, &self.options.backoff);
+        }
+        self.update(book);
+        self.dial_if_wanted(book, self.queue.len());
+    }
+
+    /// Sets the state that follows from the connections and the dialling, and tells of a change.
+    pub(super) fn update(&self, book: &mut Book) {
+        let state = if book.closed {
+            State::Shutdown
+        } else if !self.open.load().is_empty() {
+            State::Ready
+        } else if book.dialling.is_failing() {
+            State::TransientFailure
+        } else if book.dialling.is_running() {
+            State::Connecting
+        } else {
+            State::Idle
+        };
+        if state != book.state {
+            book.state = state;
+            book.since = Instant::now();
+            if state != State::Ready {
+                self.unready.notify_waiters();
+            }
+            self.flips.notify_one();
+        }
+    }
+
+    /// Whether another connection should be dialled, for this many waiting calls.
+    pub(super) fn wants_connection(&self, book: &Book, waiting: usize) -> bool {
+        let now = Instant::now();
+        let open = self.open.load();
+        !book.closed
+            && (book.dialling.is_owed()
+                || open.len() < self.options.min
+                || (waiting > 0 && open.len() < self.options.max)
+                || open.iter().any(|it| it.has_expired(now)))
+    }
+
+    pub(crate) fn status(&self) -> PoolStatus {
+        let book = lock(&self.book);
+        let open = self.open.load();
+        let draining: Vec<_> = book.draining.iter().filter_map(Weak::upgrade).collect();
+        let all = open.iter().chain(&draining);
+        PoolStatus {
+            state: book.state,
+            since: book.since,
+            last_error: book.dialling.last_error(),
+            failed_dials: book.dialling.failures(),
+            next_dial: book.dialling.next(),
+            open: open.len(),
+            idle: self.objects.status().size.saturating_sub(open.len()),
+            draining: draining.len(),
+            in_flight: all.map(|it| it.connection.slots().in_flight()).sum(),
+            room: self.permits.available_permits(),
+            waiting: self.queue.len(),
+        }
+    }
+}
+
+impl Pooled {
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
+
+    /// Takes it out of deadpool's count.
+    pub(super) fn detach(&self) {
+        if let Some(object) = lock(&self.object).take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+impl Observer for Pool {
+    fn room_changed(&self, by: i64) {
+        if let Ok(more) = usize::try_from(by) {
+            self.permits.add_permits(more);
+        } else {
+            let less = usize::try_from(by.unsigned_abs()).unwrap_or(usize::MAX);
+            self.permits.forget_permits(less);
+        }
+    }
+
+    fn retired(&self, id: u64, lost_room: usize, end: &End) {
+        self.permits.forget_permits(lost_room);
+        let mut book = lock(&self.book);
+        let open = self.open.load_full();
+        let Some(pooled) = open.iter().find(|it| it.id == id) else {
+            // It is at home, or on its way from the handshake to `admit`.
+            let _ = self.objects.retain(|made, _| made.id != id);
+            return;
+        };
+        let rest = open.iter().filter(|it| it.id != id).cloned().collect();
+        self.open.store(Arc::new(rest));
+        self.put_down(&mut book, pooled);
+        tracing::debug!(endpoint = %self.objects.manager().address, %end, "connection ended");
+        self.lost(&mut book, pooled, Instant::now());
+    }
+}

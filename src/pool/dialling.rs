@@ -1,0 +1,228 @@
+//! Opening connections: one at a time, in a task of its own, with backoff.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{PoolError, Timeouts};
+
+use crate::error::{Error, Kind, Stage};
+use crate::lock::lock;
+use crate::retry::Backoff;
+use crate::time::Instant;
+use crate::transport::connection::End;
+
+use super::connections::{Book, Pool};
+use super::options::PROVEN_AFTER;
+
+/// Where the dialling of one endpoint stands.
+#[derive(Debug)]
+pub(super) struct Dialling {
+    /// The task exists.
+    running: bool,
+    /// A connection is wanted although no call waits in the pool: the first one, one that replaces a
+    /// failure, or one that a call asked an idle endpoint for.
+    owed: bool,
+    /// Since the last success something failed.
+    failing: bool,
+    /// Failures in a row, as the backoff counts them.
+    failures: u32,
+    next: Option<Instant>,
+    last_error: Option<Arc<Error>>,
+    /// The last success, until its connection has lived long enough.
+    unproven: Option<Instant>,
+}
+
+impl Default for Dialling {
+    fn default() -> Self {
+        Self {
+            running: false,
+            owed: true,
+            failing: false,
+            failures: 0,
+            next: None,
+            last_error: None,
+            unproven: None,
+        }
+    }
+}
+
+impl Dialling {
+    pub(super) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    pub(super) fn is_owed(&self) -> bool {
+        self.owed
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub(super) fn last_error(&self) -> Option<Arc<Error>> {
+        self.last_error.clone()
+    }
+
+    pub(super) fn owe(&mut self) {
+        self.owed = true;
+    }
+
+    pub(super) fn succeeded(&mut self, now: Instant) {
+        self.owed = false;
+        self.failing = false;
+        self.next = None;
+        self.unproven = Some(now);
+    }
+
+    fn failed(&mut self, error: Error, now: Instant, backoff: &Backoff) {
+        self.forgive(now);
+        self.owed = true;
+        self.count_failure(error, now, backoff);
+    }
+
+    /// A connection ended. One that lived long enough starts the backoff anew; one that did not counts as a
+    /// failure, or a peer that accepts and closes at once would be dialled in a tight loop.
+    pub(super) fn lost(&mut self, end: &End, lived: Duration, now: Instant, backoff: &Backoff) {
+        self.forgive(now);
+        self.unproven = None;
+        let graceful = matches!(end, End::GoAway { graceful: true, .. });
+        if lived < PROVEN_AFTER && !graceful {
+            let error = Error::new(Kind::Connect, tonic::Code::Unavailable, end.to_string());
+            self.count_failure(error.in_stage(Stage::Handshake), now, backoff);
+            return;
+        }
+        if lived >= PROVEN_AFTER {
+            self.failures = 0;
+        }
+        self.next = if graceful {
+            None
+        } else {
+            // All clients of a server that died notice at once: spread them before the first redial too.
+            Some(now + backoff.delay(1, 0.5).mul_f64(fastrand::f64()))
+        };
+    }
+
+    fn count_failure(&mut self, error: Error, now: Instant, backoff: &Backoff) {
+        self.failing = true;
+        self.failures = self.failures.saturating_add(1);
+        self.next = Some(now + backoff.delay(self.failures, fastrand::f64()));
+        self.last_error = Some(Arc::new(error));
+    }
+
+    /// The last connection has proven itself since.
+    fn forgive(&mut self, now: Instant) {
+        if self
+            .unproven
+            .is_some_and(|at| now.saturating_duration_since(at) >= PROVEN_AFTER)
+        {
+            self.failures = 0;
+            self.unproven = None;
+        }
+    }
+}
+
+/// deadpool must not wait: calls queue here, and this pool limits the time.
+const AT_ONCE: Timeouts = Timeouts {
+    wait: Some(Duration::ZERO),
+    create: None,
+    recycle: None,
+};
+
+impl Pool {
+    /// Starts the dialling task if there is none and one is wanted.
+    pub(super) fn dial_if_wanted(&self, book: &mut Book, waiting: usize) {
+        if book.dialling.running || !self.wants_connection(book, waiting) {
+            return;
+        }
+        let Some(pool) = self.this.upgrade() else {
+            return;
+        };
+        book.dialling.running = true;
+        self.update(book);
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            let unfinished = Unfinished(Some(Arc::clone(&pool)));
+            closing.run_until_cancelled(pool.dial()).await;
+            unfinished.finished();
+        });
+    }
+
+    /// Dials until no more connections are wanted.
+    async fn dial(&self) {
+        loop {
+            let next = lock(&self.book).dialling.next;
+            if let Some(at) = next {
+                tokio::time::sleep_until(at).await;
+            }
+            let dialled = self.objects.timeout_get(&AT_ONCE).await;
+            let entered = self
+                .queue
+                .entered
+                .load(std::sync::atomic::Ordering::Acquire);
+            let before = self.queue.len();
+            let room = match dialled {
+                Ok(object) => self.admit(object),
+                Err(PoolError::Backend(error)) => {
+                    self.dial_failed(error);
+                    0
+                }
+                // Closed, or at the maximum: whoever frees a place looks again.
+                Err(_) => return self.stop(&mut lock(&self.book)),
+            };
+            let mut book = lock(&self.book);
+            // Those who were served are still counted until they run, so count by what was granted.
+            let came = self
+                .queue
+                .entered
+                .load(std::sync::atomic::Ordering::Acquire)
+                - entered;
+            let waiting = (before.saturating_sub(room) + came).min(self.queue.len());
+            if !self.wants_connection(&book, waiting) {
+                return self.stop(&mut book);
+            }
+        }
+    }
+
+    fn stop(&self, book: &mut Book) {
+        book.dialling.running = false;
+        self.update(book);
+    }
+
+    fn dial_failed(&self, error: Error) {
+        let mut book = lock(&self.book);
+        tracing::debug!(endpoint = %self.objects.manager().address, %error, "dial failed");
+        book.dialling
+            .failed(error, Instant::now(), &self.options.backoff);
+        self.update(&mut book);
+    }
+}
+
+/// Keeps a dialler that panics from ending an endpoint for good.
+struct Unfinished(Option<Arc<Pool>>);
+
+impl Unfinished {
+    fn finished(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.take() {
+            let mut book = lock(&pool.book);
+            book.dialling.running = false;
+            let error = Error::new(Kind::Connect, tonic::Code::Internal, "the dialler panicked");
+            book.dialling
+                .failed(error, Instant::now(), &pool.options.backoff);
+            pool.update(&mut book);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The right to one stream slot.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::lock::lock;
+use crate::transport::connection::Connection;
+
+use super::State;
+use super::connections::{Pool, Pooled, Queue};
+
+/// One stream slot on one connection, until it is dropped. Holds the connection open.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Lease(Arc<Pooled>);
+
+/// Why there is no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeaseError {
+    /// No connection is open: another endpoint may do.
+    Unready,
+    /// No slot became free in time.
+    TimedOut,
+    /// Too many calls are waiting already.
+    QueueFull,
+}
+
+impl Lease {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let room = self.0.connection.slots().release();
+        if room > 0 {
+            self.0.permits.add_permits(room);
+        }
+    }
+}
+
+impl Pool {
+    /// Leases a slot, and waits for one if none is free; waiters are served in their order.
+    ///
+    /// Cancel safety: dropping the future loses the place in the queue and nothing else.
+    pub(crate) async fn lease(&self) -> Result<Lease, LeaseError> {
+        match self.try_lease() {
+            Some(lease) => Ok(lease),
+            None => self.wait_for_lease().await,
+        }
+    }
+
+    fn try_lease(&self) -> Option<Lease> {
+        // Fails while others wait: freed permits go to them directly.
+        self.permits.try_acquire().ok()?.forget();
+        self.claim()
+    }
+
+    /// Turns a permit, already forgotten, into a slot: on the oldest connection with room, so that surplus
+    /// connections fall idle. `None` if the room is gone since the permit was issued (a connection ended or
+    /// its limit fell): the permit is gone with it.
+    fn claim(&self) -> Option<Lease> {
+        let open = self.open.load();
+        let free = open.iter().find(|it| it.connection.slots().claim())?;
+        Some(Lease(Arc::clone(free)))
+    }
+
+    async fn wait_for_lease(&self) -> Result<Lease, LeaseError> {
+        let mut unready = pin!(self.unready.notified());
+        // From here on a change of state is not missed.
+        unready.as_mut().enable();
+        let _place = Place::take(&self.queue, self.options.max_waiting)?;
+        {
+            let mut book = lock(&self.book);
+            if book.state == State::Idle {
+                book.dialling.owe();
+            }
+            self.dial_if_wanted(&mut book, self.queue.len());
+            if book.state != State::Ready {
+                return Err(LeaseError::Unready);
+            }
+        }
+        let free = async {
+            loop {
+                match self.permits.acquire().await {
+                    Ok(permit) => permit.forget(),
+                    Err(_) => return Err(LeaseError::Unready),
+                }
+                if let Some(lease) = self.claim() {
+                    return Ok(lease);
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            lease = free => lease,
+            () = unready => Err(LeaseError::Unready),
+            () = tokio::time::sleep(self.options.wait_timeout) => Err(LeaseError::TimedOut),
+        }
+    }
+}
+
+/// A place in the queue.
+struct Place<'a>(&'a Queue);
+
+impl<'a> Place<'a> {
+    fn take(queue: &'a Queue, max: usize) -> Result<Self, LeaseError> {
+        queue.entered.fetch_add(1, Ordering::AcqRel);
+        let place = Self(queue);
+        // Counts this one too.
+        if queue.len() > max {
+            return Err(LeaseError::QueueFull);
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.left.fetch_add(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,103 @@
+//! What deadpool calls: create a connection, check one before reuse.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, QueueMode, RecycleError, RecycleResult};
+use tonic::Code;
+
+use crate::address::Address;
+use crate::error::{Delivery, Error, Kind, Stage};
+use crate::task::Tasks;
+use crate::time::Instant;
+use crate::transport::connection::{Connection, Http2Options, KeepaliveState, Observer};
+use crate::transport::dial::Dial;
+
+/// Makes the connections of one endpoint.
+#[derive(Debug)]
+pub(super) struct Manager {
+    pub(super) address: Address,
+    pub(super) dialer: Arc<dyn Dial>,
+    pub(super) http2: Http2Options,
+    pub(super) keepalive: Arc<KeepaliveState>,
+    /// One limit over all of it.
+    pub(super) timeout: Duration,
+    pub(super) observer: Weak<dyn Observer>,
+    pub(super) tasks: Tasks,
+    pub(super) next_id: AtomicU64,
+}
+
+/// A connection as deadpool keeps it.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    pub(super) id: u64,
+    pub(super) connection: Connection,
+    pub(super) born: Instant,
+    /// When it went home to deadpool.
+    pub(super) idle_since: Arc<Mutex<Instant>>,
+}
+
+impl managed::Manager for Manager {
+    type Type = Made;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Made, Error> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let connected = AtomicBool::new(false);
+        let establish = async {
+            let io = self.dialer.dial(&self.address).await.map_err(|error| {
+                Error::new(Kind::Connect, Code::Unavailable, error.to_string())
+                    .in_stage(error.stage())
+                    .because(error)
+            })?;
+            connected.store(true, Ordering::Relaxed);
+            let observer = Weak::clone(&self.observer);
+            Connection::establish(io, id, &self.http2, &self.keepalive, observer, &self.tasks).await
+        };
+        let connection = match tokio::time::timeout(self.timeout, establish).await {
+            Ok(established) => established?,
+            Err(_) => return Err(self.too_slow(connected.load(Ordering::Relaxed))),
+        };
+        let born = Instant::now();
+        Ok(Made {
+            id,
+            connection,
+            born,
+            idle_since: Arc::new(Mutex::new(born)),
+        })
+    }
+
+    /// Looks, and does no IO: a dead connection has told its driver.
+    async fn recycle(&self, made: &mut Made, _: &Metrics) -> RecycleResult<Error> {
+        if made.connection.slots().is_retired() {
+            return Err(RecycleError::message("the connection is closing"));
+        }
+        Ok(())
+    }
+}
+
+impl Manager {
+    /// The deadpool of its connections. Last in, first out: the surplus ages, and is closed.
+    pub(super) fn into_pool(self, max: usize) -> managed::Pool<Self> {
+        // Fails only for timeouts without a runtime, and there are none: this pool limits its waits itself.
+        #[allow(clippy::expect_used)]
+        managed::Pool::builder(self)
+            .max_size(max)
+            .queue_mode(QueueMode::Lifo)
+            .build()
+            .expect("a pool without timeouts")
+    }
+
+    fn too_slow(&self, connected: bool) -> Error {
+        let (stage, what) = if connected {
+            (Stage::Handshake, "connected, but no HTTP/2 SETTINGS came")
+        } else {
+            (Stage::Connect, "no connection")
+        };
+        let message = format!("{what} within {:?}", self.timeout);
+        Error::new(Kind::Connect, Code::Unavailable, message)
+            .in_stage(stage)
+            .delivered(Delivery::NotSent)
+    }
+}

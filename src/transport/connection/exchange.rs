@@ -1,0 +1,100 @@
+//! One call on a connection.
+
+use std::future::poll_fn;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tonic::Status;
+
+use crate::classify::{self, Evidence};
+use crate::error::{Delivery, Error, Stage};
+use crate::task::Tasks;
+
+use super::incoming::Incoming;
+use super::outgoing::{self, Opening};
+use super::{Connection, Shared};
+
+impl Connection {
+    /// Sends a request and waits for the response's headers. The caller holds a slot until the response's
+    /// body has ended.
+    ///
+    /// Cancel safety: dropping the future, or the response's body, resets the stream.
+    pub(crate) async fn exchange<B>(
+        &self,
+        head: Request<()>,
+        mut body: B,
+        tasks: &Tasks,
+    ) -> Result<Response<Incoming>, Error>
+    where
+        B: Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
+    {
+        let opening = poll_fn(|cx| Poll::Ready(Opening::poll(&mut body, cx)))
+            .await
+            .map_err(Error::request_body)?;
+        let mut send = self.send.clone();
+        let failed_unsent = |error| self.shared.failure(error, Evidence::UNSENT, Stage::Send);
+        // Before the request is given away: h2 does not hand it back.
+        poll_fn(|cx| send.poll_ready(cx))
+            .await
+            .map_err(failed_unsent)?;
+        let whole_and_empty = matches!(opening, Opening::Whole(None));
+        let (mut response, mut stream) = send
+            .send_request(head, whole_and_empty)
+            .map_err(failed_unsent)?;
+        drop(send);
+        let failed = match opening {
+            Opening::Whole(data) => {
+                if let Some(data) = data {
+                    // Fails only if the stream is gone already; then the response says why.
+                    let _ = stream.send_data(data, true);
+                }
+                drop(stream);
+                None
+            }
+            Opening::Streaming(ready) => {
+                let failed = Arc::new(OnceLock::new());
+                let pump = outgoing::pump(stream, ready, body, Arc::clone(&failed));
+                Some((tasks.spawn_guarded(pump), failed))
+            }
+        };
+        match (&mut response).await {
+            Ok(response) => {
+                Ok(response.map(|body| Incoming::new(body, Arc::clone(&self.shared), failed)))
+            }
+            Err(error) => {
+                if let Some(status) = failed.as_ref().and_then(|(_, failed)| failed.get()) {
+                    return Err(
+                        Error::request_body(status.clone()).delivered(Delivery::MaybeProcessed)
+                    );
+                }
+                // Takes h2's lock, so only here.
+                let id = response.stream_id().as_u32();
+                let evidence = Evidence {
+                    written: id <= self.shared.headers_written.load(Ordering::Acquire),
+                    answered: false,
+                };
+                Err(self.shared.failure(error, evidence, Stage::Response))
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn failure(&self, error: h2::Error, evidence: Evidence, stage: Stage) -> Error {
+        // h2 reports an end that this side chose as a broken pipe; the connection knows better.
+        let known = self
+            .end
+            .get()
+            .filter(|_| error.is_io())
+            .map(ToString::to_string);
+        let failure = classify::stream_error(error, evidence, stage);
+        match known {
+            Some(text) => failure.with_message(text),
+            None => failure,
+        }
+    }
+}
