@@ -47,9 +47,13 @@ impl managed::Manager for Manager {
         let connected = AtomicBool::new(false);
         let establish = async {
             let io = self.dialer.dial(&self.address).await.map_err(|error| {
-                Error::new(Kind::Connect, Code::Unavailable, error.to_string())
-                    .in_stage(error.stage())
-                    .because(error)
+                Error::new(
+                    Kind::Connect,
+                    Code::Unavailable,
+                    error.io_error().to_string(),
+                )
+                .in_stage(error.stage())
+                .because(error)
             })?;
             connected.store(true, Ordering::Relaxed);
             let observer = Weak::clone(&self.observer);
