@@ -34,6 +34,7 @@ pin_project! {
         deadline: Option<Sleep>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
+        attempts: u32,
         inner: Arc<Inner>,
     }
 }
@@ -61,6 +62,7 @@ impl ResponseBody {
         hold: Hold,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
+        attempts: u32,
         inner: Arc<Inner>,
     ) -> Self {
         let running = Some(Running {
@@ -74,6 +76,7 @@ impl ResponseBody {
                 .map(|limit| tokio::time::sleep_until(limit.deadline.instant())),
             limit,
             subchannel,
+            attempts,
             inner,
         }
     }
@@ -119,7 +122,12 @@ impl Body for ResponseBody {
         if ended {
             *this.running = None;
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| error.at(&this.subchannel.name))))
+        let told = |error: Error| {
+            error
+                .at(&this.subchannel.name)
+                .after_attempts(*this.attempts)
+        };
+        Poll::Ready(frame.map(|frame| frame.map_err(told)))
     }
 
     fn is_end_stream(&self) -> bool {
