@@ -188,7 +188,7 @@ impl Writer {
             (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
             (None, Some(error)) => {
                 let reason = format!("{} failed: {error}", self.directory.source);
-                EndpointSet::blocked(version, members, Blocked::Fail(reason.into()))
+                EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
             }
         });
     }

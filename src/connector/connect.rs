@@ -158,10 +158,10 @@ fn time(field: &str, time: Duration) -> Result<(), Error> {
 /// Why `connect` gave up.
 fn not_ready(channel: &Channel, limit: Duration) -> Error {
     let directory = channel.directory();
-    let detail = match (directory.news().answered, directory.news().error) {
-        (None, Some(error)) => format!("{} failed: {error}", directory.source),
+    let news = directory.news();
+    let detail = match (news.answered, news.error) {
         (None, None) => format!("{} has not answered", directory.source),
-        (Some(_), _) => directory.set().failures(),
+        _ => directory.set().why_not_ready(),
     };
     let message = format!("no endpoint was ready within {limit:?}: {detail}");
     Error::new(Kind::Timeout, Code::Unavailable, message).in_stage(Stage::Connect)
