@@ -35,7 +35,6 @@ pin_project! {
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
         attempts: u32,
-        inner: Arc<Inner>,
     }
 }
 
@@ -43,6 +42,8 @@ pin_project! {
 struct Running {
     incoming: Incoming,
     _hold: Hold,
+    /// Keeps the channel open.
+    inner: Arc<Inner>,
 }
 
 /// The right that is given back when the response has ended.
@@ -68,6 +69,7 @@ impl ResponseBody {
         let running = Some(Running {
             incoming,
             _hold: hold,
+            inner,
         });
         Self {
             running: running.filter(|it| !it.incoming.is_end_stream()),
@@ -77,7 +79,6 @@ impl ResponseBody {
             limit,
             subchannel,
             attempts,
-            inner,
         }
     }
 }
@@ -114,7 +115,7 @@ impl Body for ResponseBody {
             },
             Some(Err(error)) => {
                 this.subchannel.record(Outcome::of_error(error));
-                this.inner.counters.failed();
+                running.inner.counters.failed();
                 true
             }
             None => true,
