@@ -115,7 +115,10 @@ impl Writer {
                 answer = next(&mut resolutions) => match answer {
                     Some(Ok(resolution)) => self.apply(resolution),
                     Some(Err(error)) => self.note_trouble(&error.to_string()),
-                    None => resolutions = None,
+                    None => {
+                        resolutions = None;
+                        self.note_end();
+                    }
                 },
                 now = upkeep.tick() => {
                     for subchannel in self.known.values() {
@@ -178,6 +181,14 @@ impl Writer {
         lock(&self.directory.news).error = Some(error.into());
         // Calls that wait for a first answer learn why there is none.
         self.publish();
+    }
+
+    /// The source's stream is over. What it said last stays; if it never said anything, nothing will come.
+    fn note_end(&self) {
+        let News { answered, error } = self.directory.news();
+        if answered.is_none() && error.is_none() {
+            self.note_trouble("it ended without an answer");
+        }
     }
 
     fn publish(&self) {
