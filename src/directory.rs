@@ -219,9 +219,14 @@ impl Writer {
 /// learn that nothing will change any more.
 impl Drop for Writer {
     fn drop(&mut self) {
+        let why = if std::thread::panicking() {
+            "the channel has ended: its source of endpoints or its balancing policy panicked"
+        } else {
+            "the channel is closed"
+        };
         self.directory.stop.cancel();
         self.set(|version| {
-            EndpointSet::blocked(version, Arc::clone(&self.members), Blocked::Closed)
+            EndpointSet::blocked(version, Arc::clone(&self.members), Blocked::Closed(why))
         });
         for subchannel in self.known.values() {
             subchannel.pool.close();

@@ -44,8 +44,9 @@ impl Connector {
         match tokio::time::timeout(limit, ready).await {
             Ok(Ok(state)) if *state == State::Ready => {}
             Ok(_) => {
-                let message = "the channel was closed while it connected";
-                return Err(Error::new(Kind::Closed, Code::Unavailable, message));
+                let why = channel.directory().set().why_not_ready();
+                let error = Error::new(Kind::Closed, Code::Unavailable, why);
+                return Err(error.in_stage(Stage::Connect));
             }
             Err(_) => return Err(not_ready(&channel, limit)),
         }

@@ -39,8 +39,8 @@ pub(crate) enum Blocked {
     Wait,
     /// Nothing can be picked until something changes, for this reason or because all endpoints have failed.
     Fail(Option<Arc<str>>),
-    /// The channel is closed.
-    Closed,
+    /// Nothing will ever change again, because of this.
+    Closed(&'static str),
 }
 
 /// What a call is to do.
@@ -153,9 +153,8 @@ impl EndpointSet {
     fn blocked_choice(&self) -> Choice {
         match &self.blocked {
             Blocked::Wait => Choice::Wait,
-            Blocked::Closed => Choice::Drop(
-                Error::new(Kind::Closed, Code::Unavailable, "the channel is closed")
-                    .in_stage(Stage::Pick),
+            Blocked::Closed(why) => Choice::Drop(
+                Error::new(Kind::Closed, Code::Unavailable, *why).in_stage(Stage::Pick),
             ),
             Blocked::Fail(_) => Choice::Fail(pick_error(self.why_not_ready())),
         }
@@ -165,7 +164,7 @@ impl EndpointSet {
     pub(crate) fn state(&self) -> State {
         let states = self.eligible.iter().map(|it| it.pool.state());
         match self.blocked {
-            Blocked::Closed => State::Shutdown,
+            Blocked::Closed(_) => State::Shutdown,
             _ if states.clone().any(|state| state == State::Ready) => State::Ready,
             Blocked::Wait => State::Connecting,
             _ if !self.eligible.is_empty() => State::Idle,
@@ -177,6 +176,7 @@ impl EndpointSet {
     pub(crate) fn why_not_ready(&self) -> String {
         match &self.blocked {
             Blocked::Fail(Some(reason)) => reason.to_string(),
+            Blocked::Closed(why) => (*why).to_owned(),
             _ => self.failures(),
         }
     }
