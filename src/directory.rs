@@ -1,6 +1,6 @@
 //! The single writer of endpoint sets: one task that follows discovery and the pools' states.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 
@@ -134,6 +134,7 @@ impl Writer {
     fn apply(&mut self, resolution: Resolution) {
         let mut members = Vec::with_capacity(resolution.endpoints.len());
         let mut known = HashMap::with_capacity(resolution.endpoints.len());
+        let mut drained = HashSet::new();
         for endpoint in resolution.endpoints {
             let key = match endpoint.key() {
                 Ok(key) => key,
@@ -142,16 +143,19 @@ impl Writer {
                     continue;
                 }
             };
-            if known.contains_key(&key) {
+            if known.contains_key(&key) || drained.contains(&key) {
                 tracing::warn!(source = self.directory.source, %endpoint, "endpoint given twice");
                 continue;
             }
-            let subchannel = (endpoint.weight_or_default() > 0).then(|| {
+            let subchannel = if endpoint.weight_or_default() > 0 {
                 let kept = self.known.remove(&key);
                 let subchannel = kept.unwrap_or_else(|| Subchannel::start(&key, &self.context));
                 known.insert(key, Arc::clone(&subchannel));
-                subchannel
-            });
+                Some(subchannel)
+            } else {
+                drained.insert(key);
+                None
+            };
             members.push(Member {
                 endpoint,
                 subchannel,
