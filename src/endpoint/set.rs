@@ -134,7 +134,10 @@ impl EndpointSet {
                     self.eligible.len()
                 ))),
             },
-            Pick::Wait => Choice::Wait,
+            // Waiting for an endpoint that exists is for calls that asked for it.
+            Pick::Wait => Choice::Fail(pick_error(
+                "the balancing policy found no endpoint fit for the call",
+            )),
             Pick::Fail(reason) => Choice::Fail(pick_error(reason)),
             Pick::Drop(reason) => Choice::Drop(
                 Error::new(Kind::Dropped, Code::Unavailable, reason).in_stage(Stage::Pick),
