@@ -31,6 +31,8 @@ pub(super) struct Call {
     /// The attempts that count. Resends of provably unprocessed work do not.
     attempts: u32,
     refused: bool,
+    /// An attempt may have been processed.
+    in_doubt: bool,
     /// What the budget gave for the next attempt. Given back if that is never sent.
     paid: Option<Withdrawal>,
     tried: Vec<u64>,
@@ -67,6 +69,7 @@ impl Call {
             settings,
             attempts: 0,
             refused: false,
+            in_doubt: false,
             paid: None,
             tried: Vec::new(),
             place: Place::Endpoint,
@@ -99,6 +102,11 @@ impl Call {
             })),
             Err(error) => {
                 self.inner.counters.failed();
+                let error = if self.in_doubt && !error.maybe_processed() {
+                    error.delivered(Delivery::MaybeProcessed)
+                } else {
+                    error
+                };
                 Err(error.after_attempts(self.attempts))
             }
         }
@@ -211,6 +219,10 @@ impl Call {
         };
         if let Some(outcome) = outcome {
             subchannel.record(outcome);
+            self.in_doubt |= matches!(
+                outcome.delivery,
+                Delivery::MaybeProcessed | Delivery::Answered
+            );
             self.tried.push(subchannel.identity);
         }
         result
@@ -277,11 +289,9 @@ impl Call {
             message.push_str("; before that: ");
             message.push_str(last.message());
         }
-        let in_doubt =
-            stage == Stage::Response || last.as_ref().is_some_and(Error::maybe_processed);
         let error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
             .in_stage(stage)
-            .delivered(if in_doubt {
+            .delivered(if stage == Stage::Response {
                 Delivery::MaybeProcessed
             } else {
                 Delivery::NotSent
