@@ -64,21 +64,21 @@ async fn tell<const N: usize>(teller: &Teller, channel: &Channel, now: [(&EchoSe
     .await;
 }
 
-/// Makes so many calls and gives how many each server handled.
-async fn shares<const N: usize>(
-    channel: &Channel,
-    servers: [&EchoServer; N],
-    calls: u64,
-) -> [u64; N] {
+/// Makes calls, and checks how many each server handled: none, or about as many as given. (A turn may come twice when
+/// the news that an endpoint is ready comes between two calls.)
+async fn share<const N: usize>(channel: &Channel, servers: [&EchoServer; N], expected: [u64; N]) {
     let before = servers.map(|server| server.journal().started());
-    for id in 0..calls {
+    for id in 0..expected.iter().sum() {
         unary(channel, id).await.unwrap();
     }
-    let mut at = 0;
-    servers.map(|server| {
-        at += 1;
-        server.journal().started() - before[at - 1]
-    })
+    for (at, server) in servers.into_iter().enumerate() {
+        let (made, expected) = (server.journal().started() - before[at], expected[at]);
+        let name = server.name();
+        assert!(
+            made.abs_diff(expected) <= expected.min(2),
+            "{made} for {name}, not {expected}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -87,15 +87,15 @@ async fn what_stays_keeps_its_connections_and_what_goes_finishes_its_calls() {
     let [a, b, c] = servers(["a", "b", "c"]);
     let (teller, channel) = connect([&a, &b].map(endpoint)).await;
     tell(&teller, &channel, [(&a, 1), (&b, 1)]).await;
-    assert_eq!(shares(&channel, [&a, &b], 20).await, [10, 10]);
+    share(&channel, [&a, &b], [10, 10]).await;
 
     // One of the two goes to each.
-    let calls = [slow(&channel, 1, 500), slow(&channel, 2, 500)];
+    let calls = [slow(&channel, 1, 1000), slow(&channel, 2, 1000)];
     for server in [&a, &b] {
         wait_equal(LIMIT, 1, || server.journal().in_flight()).await;
     }
     tell(&teller, &channel, [(&b, 1), (&c, 1)]).await;
-    assert_eq!(shares(&channel, [&a, &b, &c], 20).await, [0, 10, 10]);
+    share(&channel, [&a, &b, &c], [0, 10, 10]).await;
     assert_eq!(a.journal().open(), 1, "for the call in flight");
     for call in calls {
         let finished = within(LIMIT, "a call in flight", call).await.unwrap();
@@ -105,10 +105,10 @@ async fn what_stays_keeps_its_connections_and_what_goes_finishes_its_calls() {
 
     // Another order is no change.
     tell(&teller, &channel, [(&c, 1), (&b, 1)]).await;
-    assert_eq!(shares(&channel, [&a, &b, &c], 20).await, [0, 10, 10]);
+    share(&channel, [&a, &b, &c], [0, 10, 10]).await;
     // What comes back is dialled anew.
     tell(&teller, &channel, [(&a, 1), (&b, 1), (&c, 1)]).await;
-    assert_eq!(shares(&channel, [&a, &b, &c], 30).await, [10, 10, 10]);
+    share(&channel, [&a, &b, &c], [10, 10, 10]).await;
     let accepted = [&a, &b, &c].map(|server| server.journal().accepted());
     assert_eq!(accepted, [2, 1, 1]);
     assert_eq!(a.journal().cancelled() + b.journal().cancelled(), 0);
@@ -123,9 +123,7 @@ async fn weights_change_without_a_redial() {
     let (teller, channel) = connect([&a, &b].map(endpoint)).await;
     for (weights, expected) in [((1, 1), [50, 50]), ((3, 1), [75, 25]), ((1, 4), [20, 80])] {
         tell(&teller, &channel, [(&a, weights.0), (&b, weights.1)]).await;
-        let shares = shares(&channel, [&a, &b], 100).await;
-        let off = shares[0].abs_diff(expected[0]);
-        assert!(off <= 2, "{shares:?} for {expected:?}");
+        share(&channel, [&a, &b], expected).await;
     }
     assert_eq!([&a, &b].map(|server| server.journal().accepted()), [1, 1]);
     drop((channel, a, b));
@@ -138,7 +136,7 @@ async fn weight_zero_drains_until_it_is_raised() {
     let [a, b] = servers(["a", "b"]);
     let (teller, channel) = connect([&a, &b].map(endpoint)).await;
     tell(&teller, &channel, [(&a, 1), (&b, 1)]).await;
-    let calls = [hang(&channel, 1), slow(&channel, 2, 300)];
+    let calls = [hang(&channel, 1), hang(&channel, 2)];
     wait_equal(LIMIT, 2, || {
         a.journal().in_flight() + b.journal().in_flight()
     })
@@ -146,16 +144,15 @@ async fn weight_zero_drains_until_it_is_raised() {
 
     tell(&teller, &channel, [(&a, 0), (&b, 1)]).await;
     assert_eq!(channel.status().endpoints[0].state, State::Shutdown);
-    assert_eq!(shares(&channel, [&a, &b], 20).await, [0, 20]);
-    assert_eq!(a.journal().in_flight(), 1);
-    let [hanging, slow] = calls;
-    hanging.abort();
-    let _ = hanging.await;
-    slow.await.unwrap().unwrap();
+    share(&channel, [&a, &b], [0, 20]).await;
+    assert_eq!((a.journal().in_flight(), a.journal().cancelled()), (1, 0));
+    for call in calls {
+        call.abort();
+    }
     wait_equal(LIMIT, 0, || a.journal().open()).await;
 
     tell(&teller, &channel, [(&a, 1), (&b, 1)]).await;
-    assert_eq!(shares(&channel, [&a, &b], 20).await, [10, 10]);
+    share(&channel, [&a, &b], [10, 10]).await;
     assert_eq!([&a, &b].map(|server| server.journal().accepted()), [2, 1]);
 
     // All at once is not what any one of them is told for.
@@ -166,7 +163,7 @@ async fn weight_zero_drains_until_it_is_raised() {
         "{status}"
     );
     tell(&teller, &channel, [(&a, 0), (&b, 1)]).await;
-    assert_eq!(shares(&channel, [&a, &b], 4).await, [0, 4]);
+    share(&channel, [&a, &b], [0, 4]).await;
     drop((channel, a, b));
     leaks.finish().await;
 }
@@ -191,12 +188,12 @@ async fn entries_that_cannot_be_used_or_stand_twice_are_left_out() {
     let (teller, channel) = connect(first).await;
     wait_equal(LIMIT, entries([(&a, 1), (&b, 1)]), || listed(&channel)).await;
     tell(&teller, &channel, [(&a, 1), (&b, 1)]).await;
-    assert_eq!(shares(&channel, [&a, &b], 20).await, [10, 10]);
+    share(&channel, [&a, &b], [10, 10]).await;
 
     // The first one counts, also when it says that the endpoint is drained.
     teller.say([endpoint(&a).weight(0), again, endpoint(&b)]);
     wait_equal(LIMIT, entries([(&a, 0), (&b, 1)]), || listed(&channel)).await;
-    assert_eq!(shares(&channel, [&a, &b], 20).await, [0, 20]);
+    share(&channel, [&a, &b], [0, 20]).await;
     assert_eq!([&a, &b].map(|server| server.journal().accepted()), [1, 1]);
     drop((channel, a, b));
     leaks.finish().await;
