@@ -48,7 +48,7 @@ async fn running_calls_may_finish_and_new_ones_are_refused() {
     let leaks = LeakCheck::start().await;
     let server = EchoServer::start_tcp("a");
     let channel = connect(&server).await;
-    let running = [slow(&channel, 1, 300), slow(&channel, 2, 400)];
+    let running = [slow(&channel, 1, 1000), slow(&channel, 2, 1100)];
     wait_equal(LIMIT, 2, || server.journal().in_flight()).await;
     let other = channel.clone();
     let closing = tokio::spawn(async move { other.close(HOUR).await });
@@ -134,7 +134,7 @@ async fn a_channel_lives_until_its_last_clone_and_call_are_gone() {
     let clone = channel.clone();
     drop(channel);
     unary(&clone, 1).await.unwrap();
-    let calling = slow(&clone, 2, 200);
+    let calling = slow(&clone, 2, 500);
     wait_equal(LIMIT, 1, || server.journal().in_flight()).await;
     let streaming = EchoRequest {
         repeat: 3,

@@ -233,7 +233,7 @@ async fn another_authority_is_another_endpoint() {
     leaks.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_while_the_set_changes() {
     let leaks = LeakCheck::start().await;
     let [a, b, c] = servers(["a", "b", "c"]);

@@ -226,7 +226,7 @@ async fn a_source_that_panics_ends_the_channel() {
     // Later too; calls that are on their way finish.
     let (teller, told) = Told::saying(Ok(vec![endpoint(&server)]));
     let channel = Connector::discover(Panics(told)).connect().await.unwrap();
-    let slow = client::calls::slow(&channel, 1, 200);
+    let slow = client::calls::slow(&channel, 1, 500);
     wait_equal(LIMIT, 1, || server.journal().in_flight()).await;
     drop(teller);
     wait_equal(LIMIT, State::Shutdown, || channel.status().state).await;

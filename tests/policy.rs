@@ -286,7 +286,7 @@ async fn a_policy_that_panics_ends_the_channel() {
     let connector = Connector::discover(told).balance(Balance::custom(Breaks));
     let channel = connector.connect().await.unwrap();
     assert_eq!(unary(&channel, 1).await.unwrap().server, "a");
-    let flight = client::calls::slow(&channel, 2, 200);
+    let flight = client::calls::slow(&channel, 2, 500);
     wait_equal(LIMIT, 1, || a.journal().in_flight()).await;
     teller.say([endpoint(&a), endpoint(&b)]);
     wait_equal(LIMIT, State::Shutdown, || channel.status().state).await;

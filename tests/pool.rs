@@ -173,7 +173,7 @@ async fn a_surplus_is_kept_in_reserve_for_its_idle_time() {
     leaks.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_minimum_an_endpoint_falls_idle_and_a_call_wakes_it() {
     let leaks = LeakCheck::start().await;
     let server = server(10);
@@ -205,7 +205,7 @@ async fn without_a_minimum_an_endpoint_falls_idle_and_a_call_wakes_it() {
     leaks.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_connection_is_replaced_before_it_goes() {
     let leaks = LeakCheck::start().await;
     let server = server(10);
@@ -262,27 +262,28 @@ async fn waiting_calls_are_served_in_their_order() {
     let peer = RawPeer::tcp().serve(&[(setting::MAX_CONCURRENT_STREAMS, 1)], move |request| {
         let id = request.echo().unwrap().id;
         seen.lock().unwrap().push(id);
-        let answer = Reaction::echo(request, "raw");
         if id == 0 {
-            return answer.after(300 * MILLI);
+            return Reaction::Silence;
         }
-        answer
+        Reaction::echo(request, "raw")
     });
     let connector = Connector::tcp(peer.addr().to_string());
     let pool = PoolOptions::new().max_connections(1);
     let channel = connector.pool(pool).connect().await.unwrap();
-    let mut calls = vec![slow(&channel, 0, 0)];
+    let first = hang(&channel, 0);
     wait_equal(LIMIT, 1, || peer.seen().streams()).await;
+    let mut calls = Vec::new();
     for id in 1..=20 {
         calls.push(slow(&channel, id, 0));
         wait_equal(LIMIT, id as usize, || status(&channel).waiting).await;
     }
     // Who leaves the queue holds up nobody.
     for id in [15, 10, 5] {
-        let gone = calls.remove(id);
+        let gone = calls.remove(id - 1);
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
     }
+    first.abort();
     for call in calls {
         within(LIMIT, "a call", call).await.unwrap().unwrap();
     }
@@ -293,7 +294,7 @@ async fn waiting_calls_are_served_in_their_order() {
     leaks.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_starves_under_steady_overlap() {
     let leaks = LeakCheck::start().await;
     let server = server(2);

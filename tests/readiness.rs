@@ -212,7 +212,7 @@ async fn total(callers: Vec<JoinHandle<u64>>, stop: &Mutex<bool>) -> u64 {
     total
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_when_the_only_server_says_goodbye_again_and_again() {
     let leaks = LeakCheck::start().await;
     let age = Duration::from_millis(100);
@@ -230,7 +230,7 @@ async fn no_call_fails_when_the_only_server_says_goodbye_again_and_again() {
     leaks.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_while_the_only_server_restarts_if_calls_wait() {
     let leaks = LeakCheck::start().await;
     let mut server = EchoServer::start_tcp("a");

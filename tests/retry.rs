@@ -264,7 +264,7 @@ async fn an_error_says_why_there_is_no_retry() {
     leaks.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_budget_stops_the_retries_of_an_outage() {
     const CALLS: u64 = 400;
     let leaks = LeakCheck::start().await;
