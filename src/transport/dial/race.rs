@@ -49,7 +49,7 @@ where
                 Ok(connected) => return Ok(connected),
                 Err(error) => failed.push((address, error)),
             },
-            () = sleep(ATTEMPT_DELAY), if false => {}
+            () = sleep(ATTEMPT_DELAY), if waiting.len() > 0 => {}
         }
     }
 }
