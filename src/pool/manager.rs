@@ -47,7 +47,9 @@ impl managed::Manager for Manager {
         let connected = AtomicBool::new(false);
         let establish = async {
             let io = self.dialer.dial(&self.address).await.map_err(|error| {
-                Error::new(Kind::Connect, Code::Unavailable, error.to_string())
+                // One sentence for status and call errors, which show no source chain.
+                let message = format!("{error}: {}", error.io_error());
+                Error::new(Kind::Connect, Code::Unavailable, message)
                     .in_stage(error.stage())
                     .because(error)
             })?;
