@@ -24,7 +24,7 @@ const HANDLER: Duration = Duration::from_millis(20);
 async fn row_02_one_server_killed() {
     let mut rig = Rig::start(HANDLER).await;
     let load = rig.load();
-    let fault = load.third(1).await;
+    let fault = load.part(1, 3).await;
     let in_flight = kill(&mut rig, &load, 0).await;
     let handled = rig.servers[0].journal().started();
     let dead = rig.address(0);
@@ -51,7 +51,7 @@ async fn row_02_one_server_killed() {
 async fn row_03_rolling_restart_graceful() {
     let mut rig = Rig::start(HANDLER).await;
     let load = rig.load();
-    let fault = load.third(1).await;
+    let fault = load.part(1, 3).await;
     for nth in 0..3 {
         rig.servers[nth].shutdown().await;
         rig.servers[nth].restart();
@@ -69,7 +69,7 @@ async fn row_03_rolling_restart_graceful() {
 async fn row_04_rolling_restart_killed() {
     let mut rig = Rig::start(HANDLER).await;
     let load = rig.load();
-    let mut healed = load.third(1).await;
+    let mut healed = load.part(1, 3).await;
     let mut in_flight = 0;
     let mut slowest = Duration::ZERO;
     for nth in 0..3 {

@@ -189,20 +189,29 @@ impl Rig {
 }
 
 impl Side {
+    /// A channel with the rows' settings that is connected to at least one endpoint.
     pub async fn start(connector: Connector) -> Self {
+        let side = Self::start_lazy(connector);
+        let state = || side.channel.status().state;
+        wait_until(LIMIT, || state() == State::Ready).await;
+        side
+    }
+
+    /// One that connects while it is used.
+    pub fn start_lazy(connector: Connector) -> Self {
         let dials = Dials::default();
         let connector = settings(connector).dialer(dials.clone());
         Self {
-            channel: connector.connect().await.unwrap(),
+            channel: connector.connect_lazy().unwrap(),
             dials,
         }
     }
 }
 
 impl Loads {
-    /// Waits until `thirds` thirds of the row's time are over. Gives the load's clock.
-    pub async fn third(&self, thirds: u32) -> Duration {
-        let at = self.duration * thirds / 3;
+    /// Waits until this part of the row's time is over: `part(1, 3)` is one third. Gives the load's clock.
+    pub async fn part(&self, part: u32, of: u32) -> Duration {
+        let at = self.duration * part / of;
         wait_until(self.duration * 2, || self.elapsed() >= at).await;
         self.elapsed()
     }
