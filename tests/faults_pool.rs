@@ -14,7 +14,7 @@ use std::time::Duration;
 use rows::calls::{call, call_with, request};
 use rows::dials::Dials;
 use rows::panics::Panics;
-use rows::rig::{LIMIT, pool, settings, slots_are_free};
+use rows::rig::{LIMIT, STREAMS, pool, server, settings, slots_are_free};
 use rows::{limit, number};
 use support::journal::duplicates;
 use support::leak::LeakCheck;
@@ -163,7 +163,7 @@ async fn row_43_weights() {
     const CALLERS: u64 = 50;
     let leaks = LeakCheck::start().await;
     let panics = Panics::watch();
-    let servers = ["a", "b", "c"].map(|name| EchoServer::builder(name).max_concurrent_streams(200).tcp());
+    let servers = ["a", "b", "c"].map(|name| server(name, Duration::ZERO));
     let endpoints = servers.iter().zip([5, 1, 1]);
     let endpoints = endpoints.map(|(server, weight)| Endpoint::uri(server.uri()).weight(weight));
     let channel = settings(Connector::endpoints(endpoints)).connect().await.unwrap();
@@ -210,7 +210,7 @@ async fn row_43_weights() {
     }
     let counts: Vec<_> = started().iter().zip(before).map(|(now, before)| now - before).collect();
 
-    slots_are_free(&channel, 200).await;
+    slots_are_free(&channel, STREAMS).await;
     drop(channel);
     let twice = duplicates(servers.each_ref().map(|server| server.journal().handled()));
     drop(servers);
