@@ -34,6 +34,8 @@ pub(super) struct Call {
     /// What the budget gave for the next attempt. Given back if that is never sent.
     paid: Option<Withdrawal>,
     tried: Vec<u64>,
+    /// Some attempt may have been processed, whatever became of those after it.
+    in_doubt: bool,
     place: Place,
     last_error: Option<Error>,
 }
@@ -69,6 +71,7 @@ impl Call {
             refused: false,
             paid: None,
             tried: Vec::new(),
+            in_doubt: false,
             place: Place::Endpoint,
             last_error: None,
         }
@@ -96,7 +99,7 @@ impl Call {
             })),
             Err(error) => {
                 self.inner.counters.failed();
-                Err(error.after_attempts(self.attempts))
+                Err(error.after_attempts(self.attempts).in_doubt(self.in_doubt))
             }
         }
     }
@@ -117,6 +120,7 @@ impl Call {
         loop {
             self.attempts += 1;
             let result = self.attempt().await;
+            self.in_doubt |= result.as_ref().err().is_none_or(Error::maybe_processed);
             let outcome = match &result {
                 // Response headers: the call is committed to this answer.
                 Ok(answer) => match answer.trailers_only() {
@@ -274,11 +278,9 @@ impl Call {
             message.push_str("; before that: ");
             message.push_str(last.message());
         }
-        let in_doubt =
-            stage == Stage::Response || last.as_ref().is_some_and(Error::maybe_processed);
         let error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
             .in_stage(stage)
-            .delivered(if in_doubt {
+            .delivered(if stage == Stage::Response {
                 Delivery::MaybeProcessed
             } else {
                 Delivery::NotSent
