@@ -1,7 +1,9 @@
 //! Three servers, two channels over them, and the load on both.
 
+use std::future::Future;
 use std::time::Duration;
 
+use tonic::Status;
 use trunkline::{Backoff, Channel, Connector, Endpoint, Keepalive, PoolOptions, Retry, State};
 
 use crate::support::journal::duplicates;
@@ -147,13 +149,20 @@ impl Rig {
 
     /// Begins to call through both channels, for as long as a row takes.
     pub fn load(&self) -> Loads {
+        self.load_with(call)
+    }
+
+    /// The same with a call of your own.
+    pub fn load_with<F, Fut>(&self, call: F) -> Loads
+    where
+        F: Fn(Channel, u64) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    {
         let duration = super::duration();
         let start = |channel: &Channel, first_id| {
-            let channel = channel.clone();
-            Load::new(RATE)
-                .duration(duration)
-                .first_id(first_id)
-                .start(move |id| call(channel.clone(), id))
+            let (channel, call) = (channel.clone(), call.clone());
+            let load = Load::new(RATE).duration(duration).first_id(first_id);
+            load.start(move |id| call(channel.clone(), id))
         };
         Loads {
             duration,
