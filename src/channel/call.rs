@@ -219,12 +219,18 @@ impl Call {
 
     async fn lease(&mut self) -> Result<(Arc<Subchannel>, Lease), Error> {
         let directory = Arc::clone(&self.inner.directory);
-        // Endpoints of the current set that can't be used although the set says so: it is about to change.
+        // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
+        // set they may be ready again; a call that still held them unready there would wait for one more change.
         let mut unready = Vec::new();
+        let mut unready_in = 0;
         loop {
             self.place = Place::Endpoint;
             let (version, choice) = {
                 let set = directory.set();
+                if set.version != unready_in {
+                    unready.clear();
+                    unready_in = set.version;
+                }
                 let request = self
                     .head
                     .pick_request(&self.extensions)
@@ -245,12 +251,8 @@ impl Call {
                 Choice::Fail(error) => {
                     self.last_error = Some(error);
                     directory.newer_than(version).await;
-                    unready.clear();
                 }
-                Choice::Wait => {
-                    directory.newer_than(version).await;
-                    unready.clear();
-                }
+                Choice::Wait => directory.newer_than(version).await,
             }
         }
     }
