@@ -1,5 +1,5 @@
-//! House rules that no compiler checks: which part of the crate may use which, what pure parts may not touch, and how
-//! long a file may grow. CONTRIBUTING.md says why.
+//! House rules that no compiler checks: which part of the crate may use which, what pure parts may
+//! not touch, and how long a file may grow. CONTRIBUTING.md says why.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

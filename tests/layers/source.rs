@@ -1,4 +1,5 @@
-//! Reads as much Rust as it takes to find the paths that a file names. Comments, strings and test code are left out.
+//! Reads as much Rust as it takes to find the paths that a file names. Comments, strings and test
+//! code are left out.
 
 use std::ops::Range;
 

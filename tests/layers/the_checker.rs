@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The breaches of one file, without their explanations. Says nothing of modules that are not there.
+/// The breaches of one file, without their explanations and without the modules that are missing.
 fn found(file: &str, text: &str) -> Vec<String> {
     found_in(&[(file, text)])
 }
