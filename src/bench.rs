@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::BudgetLimits;
-use crate::retry;
+use crate::retry::{self, BudgetLimits};
 
 pub struct Budget(Arc<retry::Budget>);
 
