@@ -101,12 +101,7 @@ impl Connector {
             return Ok(());
         };
         time("timeout", timeout)?;
-        let connect = self.pool.longest_connect_timeout();
-        if connect > timeout {
-            let problem = format!("{connect:?} is longer than the calls' timeout ({timeout:?})");
-            return Err(Error::config("pool.connect_timeout", problem));
-        }
-        Ok(())
+        self.pool.validate_under(timeout)
     }
 
     fn validate_endpoints(&self, endpoints: &[Endpoint]) -> Result<(), Error> {

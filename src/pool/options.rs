@@ -124,10 +124,6 @@ impl PoolOptions {
         self
     }
 
-    pub(crate) fn longest_connect_timeout(&self) -> Duration {
-        self.tcp_timeout.max(self.unix_timeout)
-    }
-
     /// How often [`upkeep`](super::upkeep) should look.
     pub(crate) fn upkeep_interval(&self) -> Duration {
         let shortest = self
@@ -150,11 +146,12 @@ impl PoolOptions {
                 "must be at least 1 and below 2^60",
             ));
         }
+        let [tcp, unix] = self.connect_timeouts();
         for (field, time) in [
             ("pool.wait_timeout", self.wait_timeout),
             ("pool.idle_timeout", self.idle_timeout),
-            ("pool.connect_timeout", self.tcp_timeout),
-            ("pool.unix_connect_timeout", self.unix_timeout),
+            tcp,
+            unix,
             ("pool.max_connection_age", self.max_age.unwrap_or(MAX_TIME)),
         ] {
             if time.is_zero() || time > MAX_TIME {
@@ -164,11 +161,30 @@ impl PoolOptions {
         }
         if let Some(age) = self
             .max_age
-            .filter(|age| *age <= self.longest_connect_timeout())
+            .filter(|age| *age <= self.tcp_timeout.max(self.unix_timeout))
         {
             let problem = format!("{age:?} must be longer than the connect timeouts");
             return Err(Error::config("pool.max_connection_age", problem));
         }
+        self.backoff.validate("pool.dial_backoff")
+    }
+
+    /// Calls must have the time to connect.
+    pub(crate) fn validate_under(&self, call_timeout: Duration) -> Result<(), Error> {
+        for (field, time) in self.connect_timeouts() {
+            if time > call_timeout {
+                let problem =
+                    format!("{time:?} is longer than the calls' timeout ({call_timeout:?})");
+                return Err(Error::config(field, problem));
+            }
+        }
         Ok(())
+    }
+
+    fn connect_timeouts(&self) -> [(&'static str, Duration); 2] {
+        [
+            ("pool.connect_timeout", self.tcp_timeout),
+            ("pool.unix_connect_timeout", self.unix_timeout),
+        ]
     }
 }
