@@ -28,3 +28,45 @@ impl Budget {
         self.0.try_withdraw(now).is_some()
     }
 }
+
+/// A pool of one endpoint.
+pub struct Pool {
+    pool: Arc<pool::Pool>,
+    tasks: Tasks,
+}
+
+impl Pool {
+    /// Connects to a TCP endpoint.
+    pub async fn connect(address: &str) -> Result<Self, Error> {
+        let address = Address::tcp(address).map_err(|wrong| Error::config("address", wrong))?;
+        let tasks = Tasks::new()?;
+        let flips = Arc::new(Notify::new());
+        let context = PoolContext {
+            options: PoolOptions::new(),
+            http2: Http2Options::new(),
+            keepalive: Keepalive::off(),
+            dialer: Arc::new(SocketDialer::new()),
+            tasks: tasks.clone(),
+            flips: Arc::clone(&flips),
+        };
+        let pool = pool::Pool::start(address, &context);
+        while pool.state() != State::Ready {
+            flips.notified().await;
+        }
+        Ok(Self { pool, tasks })
+    }
+
+    /// Leases a slot that is free, and gives it back.
+    pub fn lease_and_return(&self) -> bool {
+        let lease = pin!(self.pool.lease());
+        lease
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
