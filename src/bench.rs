@@ -1,10 +1,21 @@
 //! Doors for `benches/`; not part of the public interface.
 #![allow(missing_docs, missing_debug_implementations)]
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
+use crate::address::Address;
+use crate::error::Error;
+use crate::pool::{self, PoolContext, PoolOptions, State};
 use crate::retry::{self, BudgetLimits};
+use crate::task::Tasks;
+use crate::transport::connection::{Http2Options, Keepalive};
+use crate::transport::dial::SocketDialer;
 
 pub struct Budget(Arc<retry::Budget>);
 
