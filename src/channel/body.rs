@@ -34,7 +34,7 @@ pin_project! {
         deadline: Option<Sleep>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
-        inner: Arc<Inner>,
+        attempts: u32,
     }
 }
 
@@ -42,6 +42,8 @@ pin_project! {
 struct Running {
     incoming: Incoming,
     _hold: Hold,
+    /// Keeps the channel open.
+    inner: Arc<Inner>,
 }
 
 /// The right that is given back when the response has ended.
@@ -61,11 +63,13 @@ impl ResponseBody {
         hold: Hold,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
+        attempts: u32,
         inner: Arc<Inner>,
     ) -> Self {
         let running = Some(Running {
             incoming,
             _hold: hold,
+            inner,
         });
         Self {
             running: running.filter(|it| !it.incoming.is_end_stream()),
@@ -74,7 +78,7 @@ impl ResponseBody {
                 .map(|limit| tokio::time::sleep_until(limit.deadline.instant())),
             limit,
             subchannel,
-            inner,
+            attempts,
         }
     }
 }
@@ -111,7 +115,7 @@ impl Body for ResponseBody {
             },
             Some(Err(error)) => {
                 this.subchannel.record(Outcome::of_error(error));
-                this.inner.counters.failed();
+                running.inner.counters.failed();
                 true
             }
             None => true,
@@ -119,7 +123,12 @@ impl Body for ResponseBody {
         if ended {
             *this.running = None;
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| error.at(&this.subchannel.name))))
+        let told = |error: Error| {
+            error
+                .at(&this.subchannel.name)
+                .after_attempts(*this.attempts)
+        };
+        Poll::Ready(frame.map(|frame| frame.map_err(told)))
     }
 
     fn is_end_stream(&self) -> bool {

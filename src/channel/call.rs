@@ -101,7 +101,8 @@ impl Call {
                     _lease: answer.lease,
                 };
                 let limit = self.settings.limit;
-                ResponseBody::new(incoming, hold, limit, answer.subchannel, self.inner)
+                let subchannel = answer.subchannel;
+                ResponseBody::new(incoming, hold, limit, subchannel, self.attempts, self.inner)
             })),
             Err(error) => {
                 self.inner.counters.failed();

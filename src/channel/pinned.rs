@@ -132,7 +132,7 @@ impl Pinned {
                     _turn: turn,
                     _pinned: self,
                 };
-                Ok(response.map(|it| ResponseBody::new(it, hold, limit, subchannel, inner)))
+                Ok(response.map(|it| ResponseBody::new(it, hold, limit, subchannel, 1, inner)))
             }
             Err(error) => {
                 self.subchannel.record(Outcome::of_error(&error));

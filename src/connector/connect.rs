@@ -44,8 +44,9 @@ impl Connector {
         match tokio::time::timeout(limit, ready).await {
             Ok(Ok(state)) if *state == State::Ready => {}
             Ok(_) => {
-                let message = "the channel was closed while it connected";
-                return Err(Error::new(Kind::Closed, Code::Unavailable, message));
+                let why = channel.directory().set().why_not_ready();
+                let error = Error::new(Kind::Closed, Code::Unavailable, why);
+                return Err(error.in_stage(Stage::Connect));
             }
             Err(_) => return Err(not_ready(&channel, limit)),
         }
@@ -158,10 +159,10 @@ fn time(field: &str, time: Duration) -> Result<(), Error> {
 /// Why `connect` gave up.
 fn not_ready(channel: &Channel, limit: Duration) -> Error {
     let directory = channel.directory();
-    let detail = match (directory.news().answered, directory.news().error) {
-        (None, Some(error)) => format!("{} failed: {error}", directory.source),
+    let news = directory.news();
+    let detail = match (news.answered, news.error) {
         (None, None) => format!("{} has not answered", directory.source),
-        (Some(_), _) => directory.set().failures(),
+        _ => directory.set().why_not_ready(),
     };
     let message = format!("no endpoint was ready within {limit:?}: {detail}");
     Error::new(Kind::Timeout, Code::Unavailable, message).in_stage(Stage::Connect)

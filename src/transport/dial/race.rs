@@ -87,6 +87,15 @@ impl fmt::Display for AllFailed {
     }
 }
 
+impl AllFailed {
+    /// The last failure, without its address.
+    pub(super) fn into_last(mut self) -> io::Error {
+        self.0
+            .pop()
+            .map_or_else(|| io::ErrorKind::NotFound.into(), |(_, error)| error)
+    }
+}
+
 impl error::Error for AllFailed {}
 
 impl From<AllFailed> for io::Error {
