@@ -19,7 +19,9 @@ use support::leak::LeakCheck;
 use support::raw_conn::RawConn;
 use support::raw_peer::RawPeer;
 use support::reaction::Reaction;
+use support::scratch::Scratch;
 use support::wait::wait_equal;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use trunkline::{
     Backoff, Channel, Connector, Delivery, EndpointStatus, Error, PoolOptions, Retry, State,
@@ -343,5 +345,26 @@ async fn each_retirement_costs_one_dial() {
     wait_equal(LIMIT, 0, || peer.seen().open()).await;
     assert_eq!(peer.seen().connections(), 21);
     drop(peer);
+    leaks.finish().await;
+}
+
+/// A draining proxy still accepts, and retires each connection before it served a call. The clock is paused.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_retires_every_connection_at_once_is_dialled_with_backoff() {
+    let leaks = LeakCheck::start().await;
+    let scratch = Scratch::new();
+    let peer = RawPeer::unix(scratch.path("peer.sock"));
+    let channel = Connector::target(peer.uri()).connect_lazy().unwrap();
+    let start = Instant::now();
+    for _ in 0..6 {
+        let mut conn = accept(&peer).await;
+        conn.settings_acked().await;
+        conn.goaway(0, code::NO_ERROR, "").await;
+        conn.closed().await;
+    }
+    // Five delays, each at its shortest: 80 ms, and 1.6 times as long each time.
+    let delays = start.elapsed();
+    assert!(delays >= Duration::from_millis(1258), "{delays:?}");
+    drop((channel, peer));
     leaks.finish().await;
 }
