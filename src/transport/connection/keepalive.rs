@@ -188,7 +188,11 @@ impl Pinger {
     /// Any byte from the peer is a sign of life.
     pub(super) fn bytes_were_read(&mut self) {
         self.last_read = Instant::now();
-        self.waiting = false;
+        if self.waiting {
+            self.waiting = false;
+            // Otherwise it would run to the end of the timeout, which may be the longer one.
+            self.timer.as_mut().reset(self.last_read + self.interval);
+        }
     }
 
     /// Ready when the peer did not answer in time.
