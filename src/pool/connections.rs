@@ -235,7 +235,9 @@ impl Pool {
         };
         if *end != End::Local {
             let lived = now.saturating_duration_since(pooled.born);
-            book.dialling.lost(end, lived, now, &self.options.backoff);
+            let served = pooled.connection.has_answered();
+            book.dialling
+                .lost(end, lived, served, now, &self.options.backoff);
         }
         self.update(book);
         self.dial_if_wanted(book, self.queue.len());

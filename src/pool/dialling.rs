@@ -89,12 +89,21 @@ impl Dialling {
     }
 
     /// A connection ended. One that lived long enough starts the backoff anew; one that did not counts as a
-    /// failure, or a peer that accepts and closes at once would be dialled in a tight loop.
-    pub(super) fn lost(&mut self, end: &End, lived: Duration, now: Instant, backoff: &Backoff) {
+    /// failure, or a peer that accepts and closes at once would be dialled in a tight loop: a draining proxy
+    /// does so, with an orderly GOAWAY. Only one that served calls first may be short-lived (nginx retires
+    /// connections after a number of requests).
+    pub(super) fn lost(
+        &mut self,
+        end: &End,
+        lived: Duration,
+        served: bool,
+        now: Instant,
+        backoff: &Backoff,
+    ) {
         self.forgive(now);
         self.unproven = None;
         let graceful = matches!(end, End::GoAway { graceful: true, .. });
-        if lived < PROVEN_AFTER && !graceful {
+        if lived < PROVEN_AFTER && !(graceful && served) {
             let error = Error::new(Kind::Connect, tonic::Code::Unavailable, end.to_string());
             self.count_failure(error.in_stage(Stage::Handshake), now, backoff);
             return;
