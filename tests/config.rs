@@ -313,7 +313,7 @@ async fn the_edges_of_the_ranges_are_accepted() {
     let accepted = [
         connector(),
         connector().timeout(year).ready_timeout(year),
-        connector().timeout(SECOND),
+        connector().timeout(instant),
         connector().pool(narrow),
         connector().no_timeout().pool(wide.clone()),
         connector()

@@ -25,6 +25,7 @@ use support::leak::LeakCheck;
 use support::place::HeldPort;
 use support::raw_peer::RawPeer;
 use support::reaction::Reaction;
+use support::response;
 use support::server::EchoServer;
 use support::wait::{wait_equal, wait_until, within};
 use tokio::task::JoinHandle;
@@ -150,14 +151,13 @@ async fn the_deadline_passes_while_all_streams_are_taken() {
 #[tokio::test]
 async fn the_deadline_passes_before_the_response_and_in_it() {
     let leaks = LeakCheck::start().await;
-    let server = EchoServer::builder("a")
-        .delay(Duration::from_secs(3600))
-        .tcp();
-    let channel = Connector::endpoints([endpoint(&server)])
-        .connect()
-        .await
-        .unwrap();
-    let address = server.addr().to_string();
+    // Not a tonic server: that watches the deadline too, and might be first to say so.
+    let peer = RawPeer::tcp().serve(&[], |request| match request.nth {
+        0 | 1 => Reaction::Silence,
+        _ => Reaction::Frames(vec![response::headers(request.stream)]),
+    });
+    let address = peer.addr().to_string();
+    let channel = Connector::tcp(&address).connect().await.unwrap();
     let message = "the deadline of 200ms passed while waiting for the response of ";
     let expected = Expected {
         code: Code::DeadlineExceeded,
@@ -178,18 +178,13 @@ async fn the_deadline_passes_before_the_response_and_in_it() {
     streaming.extensions_mut().insert(options);
     let mut client = EchoClient::new(channel.clone());
     let mut replies = client.server_stream(streaming).await.unwrap().into_inner();
-    expected.check_status(
-        &within(LIMIT, "the end", replies.message())
-            .await
-            .unwrap_err(),
-    );
-    let mut streaming = raw(3, options);
-    *streaming.uri_mut() = "/trunkline.echo.v1.Echo/ServerStream".parse().unwrap();
-    let response = channel.send(streaming).await.unwrap();
+    let ended = within(LIMIT, "the end", replies.message()).await;
+    expected.check_status(&ended.unwrap_err());
+    let response = channel.send(raw(3, options)).await.unwrap();
     let read = within(LIMIT, "the end", response.into_body().collect()).await;
     expected.check(&read.unwrap_err());
-    wait_equal(LIMIT, 4, || server.journal().cancelled()).await;
-    drop((client, channel, server));
+    wait_equal(LIMIT, 4, || peer.seen().resets(code::CANCEL)).await;
+    drop((client, channel, peer));
     leaks.finish().await;
 }
 

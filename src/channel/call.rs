@@ -89,6 +89,8 @@ impl Call {
         self.inner.budget.deposit(self.inner.age(self.started));
         let result = match &self.settings.limit {
             None => self.attempts().await,
+            // Timers have a tick of 1 ms, and requests are sent in less.
+            Some(limit) if limit.timeout.is_zero() => Err(self.deadline_passed()),
             Some(limit) => {
                 let deadline = limit.deadline.instant();
                 let result = tokio::time::timeout_at(deadline, self.attempts()).await;

@@ -118,11 +118,7 @@ impl Pool {
         let pool = Arc::new_cyclic(|this: &Weak<Self>| {
             let observer: Weak<dyn Observer> = Weak::<Self>::clone(this);
             let manager = Manager {
-                timeout: if unix {
-                    options.unix_timeout
-                } else {
-                    options.tcp_timeout
-                },
+                timeout: options.connect_timeout_for(unix),
                 address,
                 dialer: Arc::clone(&context.dialer),
                 http2: context.http2.clone(),
