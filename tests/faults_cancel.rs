@@ -19,7 +19,7 @@ use fastrand::Rng;
 use rows::calls::{call, call_with, request};
 use rows::dials::Dials;
 use rows::panics::Panics;
-use rows::rig::{LIMIT, pool, settings, slots_are_free};
+use rows::rig::{self, LIMIT, pool, server, settings, slots_are_free};
 use rows::{limit, number};
 use support::frames::{code, setting};
 use support::journal::duplicates;
@@ -286,7 +286,7 @@ async fn row_32_the_first_callers_leave_while_dialling() {
     const CALLS: u64 = 100;
     let leaks = LeakCheck::start().await;
     let panics = Panics::watch();
-    let server = EchoServer::builder("a").max_concurrent_streams(200).tcp();
+    let server = server("a", Duration::ZERO);
     let gate = Gate::default();
     let dials = gate.dials.clone();
     let opened = Arc::clone(&gate.opened);
@@ -317,7 +317,7 @@ async fn row_32_the_first_callers_leave_while_dialling() {
             .unwrap();
         report.ok += 1;
     }
-    slots_are_free(&channel, 200).await;
+    slots_are_free(&channel, rig::STREAMS).await;
 
     drop(channel);
     let handled = server.journal().handled();

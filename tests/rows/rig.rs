@@ -14,6 +14,7 @@ use crate::support::wait::{holds_within, wait_until};
 use super::calls::call;
 use super::dials::Dials;
 use super::panics::Panics;
+use super::source::{Answers, TestSource};
 
 /// How long a condition may take that no row limits.
 pub const LIMIT: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const RATE: f64 = 250.0;
 pub const SINGLE_IDS: u64 = 1_000_000_000;
 
 /// The servers' stream limit.
-const STREAMS: usize = 200;
+pub const STREAMS: usize = 200;
 
 /// The settings under which the rows are run.
 pub fn settings(connector: Connector) -> Connector {
@@ -78,6 +79,16 @@ pub struct Side {
     pub dials: Dials,
 }
 
+/// The endpoints of both channels.
+pub struct Endpoints([Answers; 2]);
+
+/// What a rig has before its channels.
+struct Parts {
+    servers: Vec<EchoServer>,
+    leaks: LeakCheck,
+    panics: Panics,
+}
+
 /// The load on both channels.
 pub struct Loads {
     duration: Duration,
@@ -94,25 +105,22 @@ pub struct Reports {
 impl Rig {
     /// Three servers with this delay, and channels that are connected to all of them.
     pub async fn start(delay: Duration) -> Self {
-        let leaks = LeakCheck::start().await;
-        let panics = Panics::watch();
-        let server = |name| {
-            let builder = EchoServer::builder(name).delay(delay);
-            builder.max_concurrent_streams(STREAMS as u32).tcp()
-        };
-        let servers: Vec<_> = ["a", "b", "c"].map(server).into();
-        let connector = || Connector::endpoints(endpoints(&servers));
-        let retrying = Side::start(connector()).await;
-        let single = Side::start(connector().retry(Retry::none())).await;
-        let rig = Self {
-            servers,
-            retrying,
-            single,
-            leaks,
-            panics,
-        };
-        rig.all_ready().await;
-        rig
+        let parts = Parts::start(delay).await;
+        let connector = || Connector::endpoints(endpoints(&parts.servers));
+        let channels = [connector(), connector().retry(Retry::none())];
+        parts.rig(channels).await
+    }
+
+    /// The same, with endpoints that can be changed. They are the three servers at first.
+    pub async fn start_discovered(delay: Duration) -> (Self, Endpoints) {
+        let parts = Parts::start(delay).await;
+        let (retrying, source) = TestSource::new();
+        let first = Connector::discover(source);
+        let (single, source) = TestSource::new();
+        let second = Connector::discover(source).retry(Retry::none());
+        let set = Endpoints([retrying, single]);
+        set.become_these(&endpoints(&parts.servers)).await;
+        (parts.rig([first, second]).await, set)
     }
 
     /// As the channels' errors and status write it.
@@ -190,6 +198,38 @@ impl Rig {
     }
 }
 
+impl Parts {
+    async fn start(delay: Duration) -> Self {
+        // Before there is anything that could leak.
+        let leaks = LeakCheck::start().await;
+        Self {
+            servers: ["a", "b", "c"].map(|name| server(name, delay)).into(),
+            leaks,
+            panics: Panics::watch(),
+        }
+    }
+
+    async fn rig(self, [retrying, single]: [Connector; 2]) -> Rig {
+        let rig = Rig {
+            retrying: Side::start(retrying).await,
+            single: Side::start(single).await,
+            servers: self.servers,
+            leaks: self.leaks,
+            panics: self.panics,
+        };
+        rig.all_ready().await;
+        rig
+    }
+}
+
+impl Endpoints {
+    pub async fn become_these(&self, endpoints: &[Endpoint]) {
+        for answers in &self.0 {
+            answers.send(endpoints.to_vec()).await;
+        }
+    }
+}
+
 impl Side {
     /// A channel with the rows' settings that is connected to at least one endpoint.
     pub async fn start(connector: Connector) -> Self {
@@ -213,8 +253,17 @@ impl Side {
 impl Loads {
     /// Waits until this part of the row's time is over: `part(1, 3)` is one third. Gives the load's clock.
     pub async fn part(&self, part: u32, of: u32) -> Duration {
+        self.watch(part, of, || {}).await
+    }
+
+    /// The same, with a look at something again and again meanwhile.
+    pub async fn watch(&self, part: u32, of: u32, mut look: impl FnMut()) -> Duration {
         let at = self.duration * part / of;
-        wait_until(self.duration * 2, || self.elapsed() >= at).await;
+        let over = || {
+            look();
+            self.elapsed() >= at
+        };
+        wait_until(self.duration * 2, over).await;
         self.elapsed()
     }
 
@@ -256,6 +305,12 @@ impl Reports {
             self.retrying.failed
         );
     }
+}
+
+/// A server like those of a rig.
+pub fn server(name: &str, delay: Duration) -> EchoServer {
+    let builder = EchoServer::builder(name).delay(delay);
+    builder.max_concurrent_streams(STREAMS as u32).tcp()
 }
 
 /// The servers as endpoints.

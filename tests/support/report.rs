@@ -76,6 +76,16 @@ impl Report {
         }
     }
 
+    /// Counts a call that a test made outside of a load.
+    pub fn count(&mut self, id: u64, result: Result<(), Status>) {
+        self.add(Outcome {
+            id,
+            result: Some(result),
+            at: Duration::ZERO,
+            latency: Duration::ZERO,
+        });
+    }
+
     /// What became of the calls of both loads. The latencies are no longer in the order of their ends.
     pub fn joined(mut self, other: Self) -> Self {
         self.sent += other.sent;
