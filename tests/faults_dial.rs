@@ -190,7 +190,7 @@ async fn wrong_paths(scratch: &Scratch) -> usize {
     fs::write(&file, "no socket").unwrap();
     let locked = scratch.path("locked.sock");
     let _locked = UnixListener::bind(&locked).unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     let mut cases = vec![
         (full, ErrorKind::ResourceBusy, "its queue is full"),
         (directory, ErrorKind::InvalidInput, "is a directory"),

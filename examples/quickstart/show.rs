@@ -30,11 +30,9 @@ pub(crate) struct Show {
     shown: usize,
 }
 
-/// An endpoint as it is, and what it has been through, which its status does not tell.
+/// An endpoint as it was seen last.
 pub(crate) struct Followed {
     pub(crate) status: EndpointStatus,
-    pub(crate) reconnects: u32,
-    pub(crate) failed_dials: u32,
 }
 
 impl Show {
@@ -45,7 +43,7 @@ impl Show {
         Self {
             channel: channel.clone(),
             counts,
-            endpoints: endpoints.map(Followed::new).collect(),
+            endpoints: endpoints.map(|status| Followed { status }).collect(),
             recent: VecDeque::new(),
             screen: Screen::new(),
             began: Instant::now(),
@@ -117,12 +115,9 @@ impl Show {
 }
 
 impl Followed {
-    fn new(status: EndpointStatus) -> Self {
-        Self {
-            reconnects: 0,
-            failed_dials: status.failed_dials,
-            status,
-        }
+    /// Connections made after the first one.
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.status.connection_attempts_succeeded.saturating_sub(1)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -134,8 +129,6 @@ impl Followed {
     fn update(&mut self, status: EndpointStatus) -> Option<String> {
         let before = std::mem::replace(&mut self.status, status);
         let now = &self.status;
-        // The status counts those in a row.
-        self.failed_dials += now.failed_dials.saturating_sub(before.failed_dials);
         if now.state == before.state {
             return None;
         }
@@ -143,9 +136,6 @@ impl Followed {
             (State::TransientFailure, Some(error)) => format!("{} ({error})", now.state),
             (state, _) => state.to_string(),
         };
-        if now.state == State::Ready {
-            self.reconnects += 1;
-        }
         Some(format!("{}: {text}", self.name()))
     }
 }

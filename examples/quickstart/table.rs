@@ -26,8 +26,8 @@ pub(crate) fn live(
             endpoint.name(),
             status.weight,
             status.state,
-            endpoint.reconnects,
-            endpoint.failed_dials,
+            endpoint.reconnects(),
+            endpoint.status.connection_attempts_failed,
             "█".repeat((share / 8.0).round() as usize),
         )
     });
@@ -64,8 +64,8 @@ pub(crate) fn shares(endpoints: &[Followed], quiet: &Counts) -> Vec<String> {
             quiet.served_by(endpoint.name()),
             share(quiet, endpoint),
             100.0 * f64::from(endpoint.status.weight) / weights,
-            endpoint.reconnects,
-            endpoint.failed_dials,
+            endpoint.reconnects(),
+            endpoint.status.connection_attempts_failed,
         )
     });
     let mut lines = vec![String::new(), head.to_owned()];

@@ -97,7 +97,12 @@ impl Body for ResponseBody {
         };
         let polled = Pin::new(&mut running.incoming).poll_frame(cx);
         let frame = match polled {
-            Poll::Ready(frame) => frame,
+            Poll::Ready(frame) => match this.limit.as_ref() {
+                Some(limit) if code_of(&frame).is_some_and(|code| limit.explains(code)) => {
+                    Some(Err(deadline_passed(Some(limit))))
+                }
+                _ => frame,
+            },
             Poll::Pending => match this.deadline.as_pin_mut().map(|it| it.poll(cx)) {
                 Some(Poll::Ready(())) => Some(Err(deadline_passed(this.limit.as_ref()))),
                 _ => return Poll::Pending,
@@ -149,6 +154,14 @@ impl fmt::Debug for ResponseBody {
             .field("endpoint", &self.subchannel.name)
             .field("ended", &self.running.is_none())
             .finish_non_exhaustive()
+    }
+}
+
+/// The status that a frame ends the call with, if it does.
+fn code_of(frame: &Option<Result<Frame<Bytes>, Error>>) -> Option<Code> {
+    match frame.as_ref()? {
+        Ok(frame) => Some(Outcome::of_headers(frame.trailers_ref()?)?.code),
+        Err(error) => Some(error.code()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::time::Instant;
 use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
-use super::attempt::Head;
+use super::attempt::{Head, trailers_only};
 use super::body::Hold;
 use super::handle::Inner;
 use super::options::Settings;
@@ -159,6 +159,10 @@ impl Call {
                     | Kind::Closed => return result,
                 },
             };
+            let limit = self.settings.limit.as_ref();
+            if limit.is_some_and(|limit| limit.explains(outcome.code)) {
+                return Err(self.deadline_passed());
+            }
             match self.decide(outcome) {
                 Verdict::GiveUp(reason) => {
                     return result.map_err(|error| error.given_up(reason.why()));
@@ -311,13 +315,6 @@ impl Call {
             None => error,
         }
     }
-}
-
-/// The status, if the response is nothing else: such a response is not a commitment (gRFC A6).
-fn trailers_only(response: &Response<Incoming>) -> Option<Outcome> {
-    http_body::Body::is_end_stream(response.body())
-        .then(|| Outcome::of_headers(response.headers()))
-        .flatten()
 }
 
 fn pool_error(error: LeaseError, subchannel: &Subchannel) -> Error {

@@ -101,6 +101,8 @@ pub(crate) struct PoolStatus {
     pub(crate) since: Instant,
     pub(crate) last_error: Option<Arc<Error>>,
     pub(crate) failed_dials: u32,
+    /// Successful and failed ones, in total.
+    pub(crate) dials: (u64, u64),
     pub(crate) next_dial: Option<Instant>,
     pub(crate) open: usize,
     pub(crate) idle: usize,
@@ -283,6 +285,7 @@ impl Pool {
             since: book.since,
             last_error: book.dialling.last_error(),
             failed_dials: book.dialling.failures(),
+            dials: book.dialling.totals(),
             next_dial: book.dialling.next(),
             open: open.len(),
             idle: self.objects.status().size.saturating_sub(open.len()),

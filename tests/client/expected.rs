@@ -27,7 +27,9 @@ pub struct Expected {
     pub message: String,
 }
 
-const QUESTIONS: [(&str, fn(&Error) -> bool); 10] = [
+type Question = fn(&Error) -> bool;
+
+const QUESTIONS: [(&str, Question); 10] = [
     ("config", Error::is_config),
     ("connect", Error::is_connect),
     ("timeout", Error::is_timeout),
