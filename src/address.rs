@@ -21,9 +21,9 @@ pub use unix::{UnixAddress, UnixName};
 /// text. (A host called `unix` or `unix-abstract` is displayed as `tcp://unix:80`.)
 ///
 /// ```
-/// use trunkline::address::Address;
+/// use trunkline::Address;
 ///
-/// # fn main() -> Result<(), trunkline::address::InvalidAddress> {
+/// # fn main() -> Result<(), trunkline::InvalidAddress> {
 /// let address: Address = "http://Server1.internal".parse()?;
 /// assert_eq!(address.to_string(), "server1.internal:80");
 /// assert_eq!(address, Address::tcp("server1.internal:80")?);

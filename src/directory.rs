@@ -1,6 +1,6 @@
 //! The single writer of endpoint sets: one task that follows discovery and the pools' states.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 
@@ -115,7 +115,10 @@ impl Writer {
                 answer = next(&mut resolutions) => match answer {
                     Some(Ok(resolution)) => self.apply(resolution),
                     Some(Err(error)) => self.note_trouble(&error.to_string()),
-                    None => resolutions = None,
+                    None => {
+                        resolutions = None;
+                        self.note_end();
+                    }
                 },
                 now = upkeep.tick() => {
                     for subchannel in self.known.values() {
@@ -131,6 +134,7 @@ impl Writer {
     fn apply(&mut self, resolution: Resolution) {
         let mut members = Vec::with_capacity(resolution.endpoints.len());
         let mut known = HashMap::with_capacity(resolution.endpoints.len());
+        let mut drained = HashSet::new();
         for endpoint in resolution.endpoints {
             let key = match endpoint.key() {
                 Ok(key) => key,
@@ -139,16 +143,19 @@ impl Writer {
                     continue;
                 }
             };
-            if known.contains_key(&key) {
+            if known.contains_key(&key) || drained.contains(&key) {
                 tracing::warn!(source = self.directory.source, %endpoint, "endpoint given twice");
                 continue;
             }
-            let subchannel = (endpoint.weight_or_default() > 0).then(|| {
+            let subchannel = if endpoint.weight_or_default() > 0 {
                 let kept = self.known.remove(&key);
                 let subchannel = kept.unwrap_or_else(|| Subchannel::start(&key, &self.context));
                 known.insert(key, Arc::clone(&subchannel));
-                subchannel
-            });
+                Some(subchannel)
+            } else {
+                drained.insert(key);
+                None
+            };
             members.push(Member {
                 endpoint,
                 subchannel,
@@ -180,6 +187,14 @@ impl Writer {
         self.publish();
     }
 
+    /// The source's stream is over. What it said last stays; if it never said anything, nothing will come.
+    fn note_end(&self) {
+        let News { answered, error } = self.directory.news();
+        if answered.is_none() && error.is_none() {
+            self.note_trouble("it ended without an answer");
+        }
+    }
+
     fn publish(&self) {
         let News { answered, error } = self.directory.news();
         let members = Arc::clone(&self.members);
@@ -188,7 +203,7 @@ impl Writer {
             (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
             (None, Some(error)) => {
                 let reason = format!("{} failed: {error}", self.directory.source);
-                EndpointSet::blocked(version, members, Blocked::Fail(reason.into()))
+                EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
             }
         });
     }
@@ -208,9 +223,14 @@ impl Writer {
 /// learn that nothing will change any more.
 impl Drop for Writer {
     fn drop(&mut self) {
+        let why = if std::thread::panicking() {
+            "the channel has ended: its source of endpoints or its balancing policy panicked"
+        } else {
+            "the channel is closed"
+        };
         self.directory.stop.cancel();
         self.set(|version| {
-            EndpointSet::blocked(version, Arc::clone(&self.members), Blocked::Closed)
+            EndpointSet::blocked(version, Arc::clone(&self.members), Blocked::Closed(why))
         });
         for subchannel in self.known.values() {
             subchannel.pool.close();

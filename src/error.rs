@@ -26,8 +26,6 @@ struct Inner {
     endpoint: Option<Arc<str>>,
     stage: Option<Stage>,
     delivery: Delivery,
-    /// An attempt before the last one may have been processed.
-    in_doubt: bool,
     attempts: u32,
     code: Code,
     message: String,
@@ -174,14 +172,13 @@ impl Error {
         self.kind() == Kind::Closed
     }
 
-    /// Whether the call may have been processed, by any of its attempts: `false` proves that it was not.
+    /// Whether the call may have been processed: `false` proves that it was not.
     #[must_use]
     pub fn maybe_processed(&self) -> bool {
-        self.inner.in_doubt
-            || matches!(
-                self.inner.delivery,
-                Delivery::MaybeProcessed | Delivery::Answered
-            )
+        matches!(
+            self.inner.delivery,
+            Delivery::MaybeProcessed | Delivery::Answered
+        )
     }
 
     /// What is known about the request of the last attempt.
@@ -221,7 +218,6 @@ impl Error {
                 endpoint: None,
                 stage: None,
                 delivery: Delivery::NotSent,
-                in_doubt: false,
                 attempts: 0,
                 code,
                 message: message.into(),
@@ -272,12 +268,6 @@ impl Error {
 
     pub(crate) fn delivered(mut self, delivery: Delivery) -> Self {
         self.inner.delivery = delivery;
-        self
-    }
-
-    /// Says whether an attempt before the last one may have been processed.
-    pub(crate) fn in_doubt(mut self, yes: bool) -> Self {
-        self.inner.in_doubt = yes;
         self
     }
 
@@ -339,7 +329,6 @@ impl fmt::Debug for Error {
             .field("endpoint", &self.inner.endpoint)
             .field("stage", &self.inner.stage)
             .field("delivery", &self.inner.delivery)
-            .field("maybe_processed", &self.maybe_processed())
             .field("attempts", &self.inner.attempts)
             .field("cause", &self.inner.cause)
             .finish()
@@ -413,15 +402,6 @@ mod tests {
             assert!(chain.len() < 10, "the chain must end");
         }
         assert!(chain.last().is_some_and(|e| e.is::<std::io::Error>()));
-    }
-
-    #[test]
-    fn earlier_attempts_keep_a_call_in_doubt() {
-        let refused = || Error::new(Kind::NoEndpoint, Code::Unavailable, "all endpoints failed");
-        assert!(!refused().in_doubt(false).maybe_processed());
-        let error = refused().in_doubt(true);
-        assert!(error.maybe_processed());
-        assert_eq!(error.delivery(), Delivery::NotSent, "of the last attempt");
     }
 
     #[test]

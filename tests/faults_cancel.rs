@@ -75,7 +75,10 @@ async fn row_30_cancels_at_random_points() {
     let none_open = || peers.iter().all(|peer| peer.seen().streams() == 0);
     wait_until(LIMIT, none_open).await;
     let started: u64 = peers.iter().map(|peer| peer.seen().requests()).sum();
-    let resets: u64 = peers.iter().map(|peer| peer.seen().resets(code::CANCEL)).sum();
+    let resets: u64 = peers
+        .iter()
+        .map(|peer| peer.seen().resets(code::CANCEL))
+        .sum();
     slots_are_free(&channel, STREAMS).await;
     // And usable, all of them.
     let calls = channel.clone();
@@ -96,7 +99,10 @@ async fn row_30_cancels_at_random_points() {
     assert!(cancelled >= cancels, "{cancelled} were cancelled");
     assert!(started >= cancels, "{started} reached a peer");
     let unending = unending.load(SeqCst);
-    assert!(resets >= unending, "{resets} resets, {unending} streams without an end");
+    assert!(
+        resets >= unending,
+        "{resets} resets, {unending} streams without an end"
+    );
     let allowed = before / 20 + still_to_remember(cancels);
     assert!(growth <= allowed, "{growth} KiB more than {before} KiB");
     assert_eq!(panics.count(), 0);
@@ -193,13 +199,20 @@ async fn given_up(call: impl Future<Output = ()>, rng: &mut Rng) -> bool {
 /// cancels on, those before the measurement have filled that already.
 fn still_to_remember(cancels: u64) -> u64 {
     let connections = 2 * CONNECTIONS as u64;
-    if cancels < 100_000 { connections * 10_000 / 2 } else { 0 }
+    if cancels < 100_000 {
+        connections * 10_000 / 2
+    } else {
+        0
+    }
 }
 
 /// The memory of this process that is in use, in KiB.
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -212,7 +225,11 @@ async fn row_31_body_dropped_half_read() {
     let panics = Panics::watch();
     let server = EchoServer::builder("a").max_concurrent_streams(1).tcp();
     let connector = settings(Connector::tcp(server.addr().to_string()));
-    let channel = connector.pool(pool().max_connections(1)).connect().await.unwrap();
+    let channel = connector
+        .pool(pool().max_connections(1))
+        .connect()
+        .await
+        .unwrap();
     let in_flight = || channel.status().endpoints[0].in_flight;
 
     let mut slowest = Duration::ZERO;
@@ -223,7 +240,11 @@ async fn row_31_body_dropped_half_read() {
             repeat: 1000,
             ..EchoRequest::default()
         };
-        let mut replies = EchoClient::new(channel.clone()).server_stream(asked).await.unwrap().into_inner();
+        let mut replies = EchoClient::new(channel.clone())
+            .server_stream(asked)
+            .await
+            .unwrap()
+            .into_inner();
         for sequence in 0..3 {
             assert_eq!(replies.message().await.unwrap().unwrap().sequence, sequence);
         }
@@ -235,9 +256,16 @@ async fn row_31_body_dropped_half_read() {
         wait_equal(LIMIT, id, || server.journal().cancelled()).await;
     }
     let calls = channel.clone();
-    let report = Load::new(100.0).first_id(ROUNDS + 1).run(move |id| call(calls.clone(), id)).await;
+    let report = Load::new(100.0)
+        .first_id(ROUNDS + 1)
+        .run(move |id| call(calls.clone(), id))
+        .await;
     slots_are_free(&channel, 1).await;
-    assert_eq!(server.journal().accepted(), 1, "all of it on one connection");
+    assert_eq!(
+        server.journal().accepted(),
+        1,
+        "all of it on one connection"
+    );
 
     drop(channel);
     let twice = duplicates([server.journal().handled()]);
@@ -269,7 +297,10 @@ async fn row_32_the_first_callers_leave_while_dialling() {
         .map(|id| tokio::spawn(call_with(channel.clone(), request(id))))
         .collect();
     let began = || channel.stats().calls == CALLS;
-    wait_until(LIMIT, || began() && channel.status().state == State::Connecting).await;
+    wait_until(LIMIT, || {
+        began() && channel.status().state == State::Connecting
+    })
+    .await;
     // The one that came first, and a few more.
     let left = 5;
     for leaver in calls.drain(..left) {
@@ -280,7 +311,10 @@ async fn row_32_the_first_callers_leave_while_dialling() {
     let mut report = Report::default();
     for call in calls {
         report.sent += 1;
-        within(LIMIT, "a waiting call", call).await.unwrap().unwrap();
+        within(LIMIT, "a waiting call", call)
+            .await
+            .unwrap()
+            .unwrap();
         report.ok += 1;
     }
     slots_are_free(&channel, rig::STREAMS).await;
@@ -291,7 +325,11 @@ async fn row_32_the_first_callers_leave_while_dialling() {
     let twice = duplicates([handled]);
     drop(server);
     let dialled = dials.count() as u64;
-    let figures = [("ok", report.ok), ("dials", dialled), ("panics", panics.count())];
+    let figures = [
+        ("ok", report.ok),
+        ("dials", dialled),
+        ("panics", panics.count()),
+    ];
     report.score_with("32", &twice, leaks.leaked().await, None, &figures);
     assert!((1..=2).contains(&dialled), "{dialled} dials");
     assert_eq!(panics.count(), 0);
@@ -316,7 +354,11 @@ impl Default for Gate {
 impl Dial for Gate {
     fn dial<'a>(&'a self, address: &'a Address) -> Dialing<'a> {
         Box::pin(async move {
-            let _opened = self.opened.acquire().await.expect("the gate is never closed");
+            let _opened = self
+                .opened
+                .acquire()
+                .await
+                .expect("the gate is never closed");
             self.dials.dial(address).await
         })
     }

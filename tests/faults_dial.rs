@@ -105,7 +105,11 @@ async fn row_12_silence_after_accept() {
     let load = rig.load();
     let fault = load.part(1, 3).await;
     let mut dials = Vec::new();
-    for (ninths, stage) in [(4, Stage::Accept), (5, Stage::Preface), (6, Stage::Settings)] {
+    for (ninths, stage) in [
+        (4, Stage::Accept),
+        (5, Stage::Preface),
+        (6, Stage::Settings),
+    ] {
         dials.extend(stalled(&mut rig, &load, stage, (ninths, 9)).await);
     }
     rig.servers[0].restart();
@@ -152,7 +156,10 @@ async fn row_53_unix_socket_gone_and_back() {
     server.restart();
     let channel = settings(Connector::unix(&path)).connect().await.unwrap();
     report = report.joined(some_calls(&channel, &mut ids).await);
-    assert_eq!((report.failed.len(), server.journal().started()), (0, report.sent));
+    assert_eq!(
+        (report.failed.len(), server.journal().started()),
+        (0, report.sent)
+    );
 
     drop((channel, side));
     let twice = duplicates([server.journal().handled()]);
@@ -162,7 +169,13 @@ async fn row_53_unix_socket_gone_and_back() {
         ("dials", dials as u64),
         ("panics", panics.count()),
     ];
-    report.score_with("53", &twice, leaks.leaked().await, Some(reconnect), &figures);
+    report.score_with(
+        "53",
+        &twice,
+        leaks.leaked().await,
+        Some(reconnect),
+        &figures,
+    );
     assert_eq!(panics.count(), 0);
     assert!(reconnect <= limit(Duration::from_secs(2)), "{reconnect:?}");
 }
@@ -177,7 +190,7 @@ async fn wrong_paths(scratch: &Scratch) -> usize {
     fs::write(&file, "no socket").unwrap();
     let locked = scratch.path("locked.sock");
     let _locked = UnixListener::bind(&locked).unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     let mut cases = vec![
         (full, ErrorKind::ResourceBusy, "its queue is full"),
         (directory, ErrorKind::InvalidInput, "is a directory"),
@@ -204,18 +217,32 @@ async fn fails_as(side: &Side, kind: ErrorKind, words: &str) {
         dials.retain(|dial| dial.began >= began);
         dials
     };
-    wait_until(LIMIT, || failed().iter().filter(|dial| dial.error.is_some()).count() >= 3).await;
+    wait_until(LIMIT, || {
+        failed().iter().filter(|dial| dial.error.is_some()).count() >= 3
+    })
+    .await;
     let dials = failed();
     let most = most_dials(began.elapsed());
     assert!(dials.len() <= most, "{} dials, not {most}", dials.len());
-    assert!(dials.iter().all(|dial| dial.error.is_none_or(|error| error == kind)), "{dials:?}");
+    assert!(
+        dials
+            .iter()
+            .all(|dial| dial.error.is_none_or(|error| error == kind)),
+        "{dials:?}"
+    );
 
     let status = call(side.channel.clone(), 0).await.unwrap_err();
     let error = Error::from_status(&status).expect("the channel's error");
-    assert!(error.is_no_endpoint() && !error.maybe_processed(), "{error:?}");
+    assert!(
+        error.is_no_endpoint() && !error.maybe_processed(),
+        "{error:?}"
+    );
     assert!(error.to_string().contains(words), "{error}");
     let status = &side.channel.status().endpoints[0];
-    assert!(status.last_error.as_ref().unwrap().contains(words), "{status:?}");
+    assert!(
+        status.last_error.as_ref().unwrap().contains(words),
+        "{status:?}"
+    );
 }
 
 /// A listener whose queue is full: connecting fails at once, until somebody accepts.
@@ -281,7 +308,10 @@ fn ended_at_the_limit(dials: &[Dialled]) -> [(&'static str, u64); 3] {
     let shortest = lasted.iter().min().unwrap();
     let longest = lasted.iter().max().unwrap();
     assert!(*shortest >= CONNECT, "{dials:?}");
-    assert!(*longest <= CONNECT + limit(Duration::from_millis(50)), "{dials:?}");
+    assert!(
+        *longest <= CONNECT + limit(Duration::from_millis(50)),
+        "{dials:?}"
+    );
     assert!(dials.iter().all(|dial| dial.error.is_none()), "{dials:?}");
     [
         ("dials", dials.len() as u64),

@@ -32,10 +32,16 @@ async fn row_02_one_server_killed() {
 
     reports.no_idempotent_failed();
     let failed = &reports.single.failed;
-    assert!(failed.len() as u64 <= in_flight, "{in_flight} on it: {failed:?}");
+    assert!(
+        failed.len() as u64 <= in_flight,
+        "{in_flight} on it: {failed:?}"
+    );
     for failure in failed {
         let error = Error::from_status(&failure.status).expect("the channel's error");
-        assert!(error.is_disconnected() && error.maybe_processed(), "{error:?}");
+        assert!(
+            error.is_disconnected() && error.maybe_processed(),
+            "{error:?}"
+        );
         assert_eq!(error.endpoint(), Some(&*dead));
     }
     assert!(rig.servers[0].journal().cut() > 0, "nothing was under way");
@@ -43,7 +49,10 @@ async fn row_02_one_server_killed() {
     let recovery = reports.recovery(fault);
     let figures = [("in_flight", in_flight)];
     rig.score("2", reports, Some(recovery), &figures).await;
-    assert!(recovery <= limit(Duration::from_millis(200)), "{recovery:?}");
+    assert!(
+        recovery <= limit(Duration::from_millis(200)),
+        "{recovery:?}"
+    );
 }
 
 /// GOAWAY and a drained shutdown of one server after the other cost nothing, whether calls may be repeated or not.
@@ -87,10 +96,16 @@ async fn row_04_rolling_restart_killed() {
 
     reports.no_idempotent_failed();
     let failed = &reports.single.failed;
-    assert!(failed.len() as u64 <= in_flight, "{in_flight} on them: {failed:?}");
+    assert!(
+        failed.len() as u64 <= in_flight,
+        "{in_flight} on them: {failed:?}"
+    );
     for failure in failed {
         let error = Error::from_status(&failure.status).expect("the channel's error");
-        assert!(error.is_disconnected() && error.maybe_processed(), "{error:?}");
+        assert!(
+            error.is_disconnected() && error.maybe_processed(),
+            "{error:?}"
+        );
     }
     let recovery = reports.recovery(healed);
     let figures = [

@@ -55,7 +55,11 @@ async fn row_33_cold_burst() {
         slots_are_free(&channel, STREAMS).await;
 
         let most = connections.min(CALLS as usize / STREAMS);
-        assert!(dialler.count() <= most, "{} dials, not {most}", dialler.count());
+        assert!(
+            dialler.count() <= most,
+            "{} dials, not {most}",
+            dialler.count()
+        );
         assert_eq!(server.journal().accepted(), dialler.count() as u64);
         assert!(server.journal().peak_in_flight() <= (connections * STREAMS) as u64);
         dials.push(dialler.count() as u64);
@@ -83,8 +87,13 @@ async fn row_34_pool_full() {
     const WAIT: Duration = Duration::from_millis(200);
     let leaks = LeakCheck::start().await;
     let panics = Panics::watch();
-    let server = EchoServer::builder("a").max_concurrent_streams(STREAMS as u32).tcp();
-    let small = pool().max_connections(1).max_waiting(WAITERS as usize).wait_timeout(WAIT);
+    let server = EchoServer::builder("a")
+        .max_concurrent_streams(STREAMS as u32)
+        .tcp();
+    let small = pool()
+        .max_connections(1)
+        .max_waiting(WAITERS as usize)
+        .wait_timeout(WAIT);
     let connector = settings(Connector::tcp(server.addr().to_string())).pool(small);
     let channel = connector.timeout(LIMIT).connect().await.unwrap();
 
@@ -103,7 +112,10 @@ async fn row_34_pool_full() {
             began.elapsed()
         });
     }
-    wait_equal(LIMIT, WAITERS as usize, || channel.status().endpoints[0].waiting).await;
+    wait_equal(LIMIT, WAITERS as usize, || {
+        channel.status().endpoints[0].waiting
+    })
+    .await;
     for id in 30..35 {
         let error = pool_wait(call(channel.clone(), id).await);
         assert!(error.contains("pool.max_waiting"), "{error}");
@@ -116,7 +128,11 @@ async fn row_34_pool_full() {
         report.count(id, result.map(drop));
     }
     assert!(report.failed.is_empty(), "{:?}", report.failed);
-    assert_eq!(server.journal().started(), STREAMS as u64, "no waiter was sent");
+    assert_eq!(
+        server.journal().started(),
+        STREAMS as u64,
+        "no waiter was sent"
+    );
     slots_are_free(&channel, STREAMS).await;
 
     // Streams become free while waiters give up, again and again.
@@ -126,7 +142,10 @@ async fn row_34_pool_full() {
         let call = call_with(channel.clone(), slow(id, 40));
         crowd.spawn(async move { (id, call.await.map(drop)) });
         wait_until(LIMIT, || channel.stats().calls == begun + id - 99).await;
-        wait_until(LIMIT, || channel.status().endpoints[0].waiting < WAITERS as usize).await;
+        wait_until(LIMIT, || {
+            channel.status().endpoints[0].waiting < WAITERS as usize
+        })
+        .await;
     }
     let mut gave_up = 0;
     for (id, result) in crowd.join_all().await {
@@ -153,7 +172,10 @@ async fn row_34_pool_full() {
     ];
     report.score_with("34", &twice, leaks.leaked().await, None, &figures);
     assert!(shortest >= WAIT, "{shortest:?}");
-    assert!(longest <= WAIT + limit(Duration::from_millis(20)), "{longest:?}");
+    assert!(
+        longest <= WAIT + limit(Duration::from_millis(20)),
+        "{longest:?}"
+    );
     assert_eq!(panics.count(), 0);
 }
 
@@ -166,8 +188,17 @@ async fn row_43_weights() {
     let servers = ["a", "b", "c"].map(|name| server(name, Duration::ZERO));
     let endpoints = servers.iter().zip([5, 1, 1]);
     let endpoints = endpoints.map(|(server, weight)| Endpoint::uri(server.uri()).weight(weight));
-    let channel = settings(Connector::endpoints(endpoints)).connect().await.unwrap();
-    let connected = || channel.status().endpoints.iter().all(|it| it.connections == 1);
+    let channel = settings(Connector::endpoints(endpoints))
+        .connect()
+        .await
+        .unwrap();
+    let connected = || {
+        channel
+            .status()
+            .endpoints
+            .iter()
+            .all(|it| it.connections == 1)
+    };
     wait_until(LIMIT, connected).await;
     // The set that has them all is published once calls reach them all.
     let mut ids = 1..;
@@ -208,7 +239,11 @@ async fn row_43_weights() {
     for (id, result) in callers.join_all().await.into_iter().flatten() {
         report.count(id, result);
     }
-    let counts: Vec<_> = started().iter().zip(before).map(|(now, before)| now - before).collect();
+    let counts: Vec<_> = started()
+        .iter()
+        .zip(before)
+        .map(|(now, before)| now - before)
+        .collect();
 
     slots_are_free(&channel, STREAMS).await;
     drop(channel);
@@ -225,7 +260,11 @@ async fn row_43_weights() {
     assert!(report.failed.is_empty(), "{:?}", report.failed);
     for (count, weight) in counts.iter().zip([5, 1, 1]) {
         let share = report.sent * weight / 7;
-        assert!(count.abs_diff(share) * 100 <= share, "{counts:?} of {}", report.sent);
+        assert!(
+            count.abs_diff(share) * 100 <= share,
+            "{counts:?} of {}",
+            report.sent
+        );
     }
     assert!(longest_run <= 5, "{longest_run} in a row");
     assert_eq!(panics.count(), 0);
@@ -240,7 +279,11 @@ fn slow(id: u64, millis: u32) -> EchoRequest {
 }
 
 /// All of these calls at once.
-async fn burst(channel: &Channel, requests: impl Iterator<Item = EchoRequest>, report: &mut Report) {
+async fn burst(
+    channel: &Channel,
+    requests: impl Iterator<Item = EchoRequest>,
+    report: &mut Report,
+) {
     let mut calls = JoinSet::new();
     for request in requests {
         let (id, call) = (request.id, call_with(channel.clone(), request));
@@ -255,7 +298,10 @@ async fn burst(channel: &Channel, requests: impl Iterator<Item = EchoRequest>, r
 fn pool_wait(result: Result<(), Status>) -> String {
     let status = result.unwrap_err();
     let error = Error::from_status(&status).expect("the channel's error");
-    assert!(error.is_pool_wait() && !error.maybe_processed(), "{error:?}");
+    assert!(
+        error.is_pool_wait() && !error.maybe_processed(),
+        "{error:?}"
+    );
     assert_eq!(error.stage(), Some(Stage::Pool));
     error.to_string()
 }

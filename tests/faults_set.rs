@@ -51,7 +51,11 @@ async fn row_44_endpoints_churn() {
 
     reports.none_failed();
     for (server, came) in rig.servers.iter().zip(["a", "b", "c"]) {
-        assert_eq!(server.journal().accepted(), 2, "{came}: one for each channel");
+        assert_eq!(
+            server.journal().accepted(),
+            2,
+            "{came}: one for each channel"
+        );
     }
     for server in &passing {
         let journal = server.journal();
@@ -63,11 +67,17 @@ async fn row_44_endpoints_churn() {
     let recovery = reports.recovery(fault);
     let figures = [
         ("updates", updates),
-        ("passing_calls", passing.iter().map(|it| it.journal().started()).sum()),
+        (
+            "passing_calls",
+            passing.iter().map(|it| it.journal().started()).sum(),
+        ),
     ];
     drop((passing, dead));
     rig.score("44", reports, Some(recovery), &figures).await;
-    assert!(updates * 20 >= rows::duration().as_millis() as u64, "{updates} updates");
+    assert!(
+        updates * 20 >= rows::duration().as_millis() as u64,
+        "{updates} updates"
+    );
 }
 
 /// An endpoint that is taken out gets no new calls and finishes those it has. Once it is back it gets its share again.
@@ -93,7 +103,11 @@ async fn row_45_endpoint_removed_with_calls_in_flight() {
     })
     .await;
     assert_eq!(journal.in_flight(), 0);
-    assert_eq!(journal.finished(), journal.started(), "what it had was finished");
+    assert_eq!(
+        journal.finished(),
+        journal.started(),
+        "what it had was finished"
+    );
     wait_equal(LIMIT, 0, || journal.open()).await;
     set.become_these(&all).await;
     wait_until(LIMIT, || journal.started() >= started + 20).await;

@@ -15,7 +15,8 @@ pub(super) fn weights(candidates: &[Candidate]) -> Vec<u32> {
 #[derive(Debug)]
 pub(super) struct Usable {
     len: usize,
-    /// `None`: all of them, position and index are the same. That saves the usual case a memory access per pick.
+    /// `None`: all of them, position and index are the same. That saves the usual case a memory
+    /// access per pick.
     indexes: Option<Box<[u32]>>,
 }
 

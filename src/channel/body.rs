@@ -34,7 +34,7 @@ pin_project! {
         deadline: Option<Sleep>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
-        inner: Arc<Inner>,
+        attempts: u32,
     }
 }
 
@@ -42,6 +42,8 @@ pin_project! {
 struct Running {
     incoming: Incoming,
     _hold: Hold,
+    /// Keeps the channel open.
+    inner: Arc<Inner>,
 }
 
 /// The right that is given back when the response has ended.
@@ -61,11 +63,13 @@ impl ResponseBody {
         hold: Hold,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
+        attempts: u32,
         inner: Arc<Inner>,
     ) -> Self {
         let running = Some(Running {
             incoming,
             _hold: hold,
+            inner,
         });
         Self {
             running: running.filter(|it| !it.incoming.is_end_stream()),
@@ -74,7 +78,7 @@ impl ResponseBody {
                 .map(|limit| tokio::time::sleep_until(limit.deadline.instant())),
             limit,
             subchannel,
-            inner,
+            attempts,
         }
     }
 }
@@ -93,7 +97,12 @@ impl Body for ResponseBody {
         };
         let polled = Pin::new(&mut running.incoming).poll_frame(cx);
         let frame = match polled {
-            Poll::Ready(frame) => frame,
+            Poll::Ready(frame) => match this.limit.as_ref() {
+                Some(limit) if code_of(&frame).is_some_and(|code| limit.explains(code)) => {
+                    Some(Err(deadline_passed(Some(limit))))
+                }
+                _ => frame,
+            },
             Poll::Pending => match this.deadline.as_pin_mut().map(|it| it.poll(cx)) {
                 Some(Poll::Ready(())) => Some(Err(deadline_passed(this.limit.as_ref()))),
                 _ => return Poll::Pending,
@@ -111,7 +120,7 @@ impl Body for ResponseBody {
             },
             Some(Err(error)) => {
                 this.subchannel.record(Outcome::of_error(error));
-                this.inner.counters.failed();
+                running.inner.counters.failed();
                 true
             }
             None => true,
@@ -119,7 +128,12 @@ impl Body for ResponseBody {
         if ended {
             *this.running = None;
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| error.at(&this.subchannel.name))))
+        let told = |error: Error| {
+            error
+                .at(&this.subchannel.name)
+                .after_attempts(*this.attempts)
+        };
+        Poll::Ready(frame.map(|frame| frame.map_err(told)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -140,6 +154,14 @@ impl fmt::Debug for ResponseBody {
             .field("endpoint", &self.subchannel.name)
             .field("ended", &self.running.is_none())
             .finish_non_exhaustive()
+    }
+}
+
+/// The status that a frame ends the call with, if it does.
+fn code_of(frame: &Option<Result<Frame<Bytes>, Error>>) -> Option<Code> {
+    match frame.as_ref()? {
+        Ok(frame) => Some(Outcome::of_headers(frame.trailers_ref()?)?.code),
+        Err(error) => Some(error.code()),
     }
 }
 

@@ -4,10 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 use tonic::body::Body;
 use tower_service::Service;
@@ -17,9 +18,10 @@ use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::pool::Lease;
 use crate::time::Instant;
+use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
-use super::attempt::Head;
+use super::attempt::{Head, trailers_only};
 use super::body::Hold;
 use super::call::Call;
 use super::handle::Inner;
@@ -90,38 +92,31 @@ impl Pinned {
         self: Arc<Self>,
         request: Request<Body>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let (parts, body) = request.into_parts();
-        let inner = &self.inner;
         let now = Instant::now();
-        let limit = inner
-            .defaults
-            .settings(&parts.headers, &parts.extensions, now)
-            .limit;
-        let head = Head::new(parts);
-        inner.counters.started();
-        let exchange = async {
-            // The semaphore is never closed.
-            let turn = Arc::clone(&self.turn)
-                .acquire_owned()
-                .await
-                .map_err(|_| closed())?;
-            let response = head
-                .send(
-                    body,
-                    &self.subchannel,
-                    &self.lease,
-                    limit.as_ref(),
-                    &inner.tasks,
-                )
-                .await?;
-            Ok((response, turn))
+        let defaults = &self.inner.defaults;
+        let settings = defaults.settings(request.headers(), request.extensions(), now);
+        let limit = settings.limit;
+        self.inner.counters.started();
+        let sent = AtomicBool::new(false);
+        let result = match &limit {
+            None => self.exchange(request, None, &sent).await,
+            // Timers have a tick of 1 ms, and requests are sent in less.
+            Some(limit) if limit.timeout.is_zero() => Err(deadline_passed(limit, false)),
+            Some(limit) => {
+                let exchange = self.exchange(request, Some(limit), &sent);
+                let result = tokio::time::timeout_at(limit.deadline.instant(), exchange).await;
+                result.unwrap_or_else(|_| Err(deadline_passed(limit, sent.into_inner())))
+            }
+        };
+        let code = match &result {
+            Ok((response, _)) => trailers_only(response).map(|outcome| outcome.code),
+            Err(error) => Some(error.code()),
         };
         let result = match &limit {
-            None => exchange.await,
-            Some(limit) => {
-                let result = tokio::time::timeout_at(limit.deadline.instant(), exchange).await;
-                result.unwrap_or_else(|_| Err(deadline_passed(limit, &self.subchannel)))
+            Some(limit) if code.is_some_and(|code| limit.explains(code)) => {
+                Err(deadline_passed(limit, true))
             }
+            _ => result,
         };
         match result {
             Ok((response, turn)) => {
@@ -132,14 +127,34 @@ impl Pinned {
                     _turn: turn,
                     _pinned: self,
                 };
-                Ok(response.map(|it| ResponseBody::new(it, hold, limit, subchannel, inner)))
+                Ok(response.map(|it| ResponseBody::new(it, hold, limit, subchannel, 1, inner)))
             }
             Err(error) => {
                 self.subchannel.record(Outcome::of_error(&error));
-                inner.counters.failed();
-                Err(error.after_attempts(1))
+                self.inner.counters.failed();
+                Err(error.at(&self.subchannel.name).after_attempts(1))
             }
         }
+    }
+
+    /// Waits for its turn, then for the response's headers. Notes when the turn has come.
+    async fn exchange(
+        &self,
+        request: Request<Body>,
+        limit: Option<&TimeLimit>,
+        sent: &AtomicBool,
+    ) -> Result<(Response<Incoming>, OwnedSemaphorePermit), Error> {
+        let (parts, body) = request.into_parts();
+        let turn = Arc::clone(&self.turn);
+        // The semaphore is never closed.
+        let turn = turn.acquire_owned().await.map_err(|_| closed())?;
+        sent.store(true, Ordering::Relaxed);
+        let head = Head::new(parts);
+        let tasks = &self.inner.tasks;
+        let response = head
+            .send(body, &self.subchannel, &self.lease, limit, tasks)
+            .await?;
+        Ok((response, turn))
     }
 }
 
@@ -166,13 +181,20 @@ impl fmt::Debug for PinnedChannel {
     }
 }
 
-fn deadline_passed(limit: &TimeLimit, subchannel: &Subchannel) -> Error {
+fn deadline_passed(limit: &TimeLimit, sent: bool) -> Error {
     let timeout = limit.timeout;
-    let message = format!("the deadline of {timeout:?} passed on a pinned connection");
+    let (doing, stage, delivery) = if sent {
+        let doing = "waiting for the response";
+        (doing, Stage::Response, Delivery::MaybeProcessed)
+    } else {
+        let doing = "waiting for the calls before it";
+        (doing, Stage::Pool, Delivery::NotSent)
+    };
+    let message =
+        format!("the deadline of {timeout:?} passed on a pinned connection while {doing}");
     Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
-        .in_stage(Stage::Response)
-        .delivered(Delivery::MaybeProcessed)
-        .at(&subchannel.name)
+        .in_stage(stage)
+        .delivered(delivery)
 }
 
 fn closed() -> Error {

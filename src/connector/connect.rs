@@ -44,8 +44,9 @@ impl Connector {
         match tokio::time::timeout(limit, ready).await {
             Ok(Ok(state)) if *state == State::Ready => {}
             Ok(_) => {
-                let message = "the channel was closed while it connected";
-                return Err(Error::new(Kind::Closed, Code::Unavailable, message));
+                let why = channel.directory().set().why_not_ready();
+                let error = Error::new(Kind::Closed, Code::Unavailable, why);
+                return Err(error.in_stage(Stage::Connect));
             }
             Err(_) => return Err(not_ready(&channel, limit)),
         }
@@ -101,12 +102,7 @@ impl Connector {
             return Ok(());
         };
         time("timeout", timeout)?;
-        let connect = self.pool.longest_connect_timeout();
-        if connect > timeout {
-            let problem = format!("{connect:?} is longer than the calls' timeout ({timeout:?})");
-            return Err(Error::config("pool.connect_timeout", problem));
-        }
-        Ok(())
+        self.pool.validate_under(timeout)
     }
 
     fn validate_endpoints(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
@@ -163,11 +159,12 @@ fn time(field: &str, time: Duration) -> Result<(), Error> {
 /// Why `connect` gave up.
 fn not_ready(channel: &Channel, limit: Duration) -> Error {
     let directory = channel.directory();
-    let detail = match (directory.news().answered, directory.news().error) {
-        (None, Some(error)) => format!("{} failed: {error}", directory.source),
+    let news = directory.news();
+    let detail = match (news.answered, news.error) {
         (None, None) => format!("{} has not answered", directory.source),
-        (Some(_), _) => directory.set().failures(),
+        _ => directory.set().why_not_ready(),
     };
     let message = format!("no endpoint was ready within {limit:?}: {detail}");
-    Error::new(Kind::Timeout, Code::Unavailable, message).in_stage(Stage::Connect)
+    let stage = directory.set().failed_stage().unwrap_or(Stage::Connect);
+    Error::new(Kind::Timeout, Code::Unavailable, message).in_stage(stage)
 }

@@ -37,10 +37,10 @@ pub(crate) struct Member {
 pub(crate) enum Blocked {
     /// Discovery has not answered yet, or endpoints are connecting for the first time: it may change soon.
     Wait,
-    /// Nothing can be picked until something changes.
-    Fail(Arc<str>),
-    /// The channel is closed.
-    Closed,
+    /// Nothing can be picked until something changes, for this reason or because all endpoints have failed.
+    Fail(Option<Arc<str>>),
+    /// Nothing will ever change again, because of this.
+    Closed(&'static str),
 }
 
 /// What a call is to do.
@@ -94,11 +94,11 @@ impl EndpointSet {
         let blocked = if connecting {
             Blocked::Wait
         } else if members.is_empty() {
-            Blocked::Fail("no endpoint is known".into())
+            Blocked::Fail(Some("no endpoint is known".into()))
         } else if members.iter().all(|member| member.subchannel.is_none()) {
-            Blocked::Fail("all endpoints are drained (weight 0)".into())
+            Blocked::Fail(Some("all endpoints are drained (weight 0)".into()))
         } else {
-            Blocked::Fail("".into())
+            Blocked::Fail(None)
         };
         Self {
             version,
@@ -134,7 +134,10 @@ impl EndpointSet {
                     self.eligible.len()
                 ))),
             },
-            Pick::Wait => Choice::Wait,
+            // Waiting for an endpoint that exists is for calls that asked for it.
+            Pick::Wait => Choice::Fail(pick_error(
+                "the balancing policy found no endpoint fit for the call",
+            )),
             Pick::Fail(reason) => Choice::Fail(pick_error(reason)),
             Pick::Drop(reason) => Choice::Drop(
                 Error::new(Kind::Dropped, Code::Unavailable, reason).in_stage(Stage::Pick),
@@ -153,12 +156,10 @@ impl EndpointSet {
     fn blocked_choice(&self) -> Choice {
         match &self.blocked {
             Blocked::Wait => Choice::Wait,
-            Blocked::Closed => Choice::Drop(
-                Error::new(Kind::Closed, Code::Unavailable, "the channel is closed")
-                    .in_stage(Stage::Pick),
+            Blocked::Closed(why) => Choice::Drop(
+                Error::new(Kind::Closed, Code::Unavailable, *why).in_stage(Stage::Pick),
             ),
-            Blocked::Fail(reason) if reason.is_empty() => Choice::Fail(pick_error(self.failures())),
-            Blocked::Fail(reason) => Choice::Fail(pick_error(&**reason)),
+            Blocked::Fail(_) => Choice::Fail(pick_error(self.why_not_ready())),
         }
     }
 
@@ -166,7 +167,7 @@ impl EndpointSet {
     pub(crate) fn state(&self) -> State {
         let states = self.eligible.iter().map(|it| it.pool.state());
         match self.blocked {
-            Blocked::Closed => State::Shutdown,
+            Blocked::Closed(_) => State::Shutdown,
             _ if states.clone().any(|state| state == State::Ready) => State::Ready,
             Blocked::Wait => State::Connecting,
             _ if !self.eligible.is_empty() => State::Idle,
@@ -174,34 +175,55 @@ impl EndpointSet {
         }
     }
 
-    /// One sentence: what happened at each endpoint, and when it is tried again.
-    pub(crate) fn failures(&self) -> String {
+    /// How far the dials that failed last came, the furthest of them.
+    pub(crate) fn failed_stage(&self) -> Option<Stage> {
+        let subchannels = self.members.iter().filter_map(|it| it.subchannel.as_ref());
+        subchannels
+            .filter_map(|it| it.pool.status().last_error?.stage())
+            .max_by_key(|stage| *stage as u8)
+    }
+
+    /// One sentence: why nothing can be picked.
+    pub(crate) fn why_not_ready(&self) -> String {
+        match &self.blocked {
+            Blocked::Fail(Some(reason)) => reason.to_string(),
+            Blocked::Closed(why) => (*why).to_owned(),
+            _ => self.failures(),
+        }
+    }
+
+    /// What happened at each endpoint, and when it is tried again.
+    fn failures(&self) -> String {
         let now = Instant::now();
         let connected: Vec<_> = self
             .members
             .iter()
             .filter_map(|it| it.subchannel.as_ref())
             .collect();
-        let mut text = match connected.len() {
-            1 => "the only endpoint failed: ".to_owned(),
-            count => format!("all {count} endpoints failed: "),
+        let all_failed = connected
+            .iter()
+            .all(|it| it.pool.state() == State::TransientFailure);
+        let mut text = match (connected.len(), all_failed) {
+            (1, true) => "the only endpoint failed: ".to_owned(),
+            (count, true) => format!("all {count} endpoints failed: "),
+            (1, false) => "the only endpoint is not ready: ".to_owned(),
+            (count, false) => format!("none of {count} endpoints is ready: "),
         };
         for (index, subchannel) in connected.iter().take(NAMED).enumerate() {
             let status = subchannel.pool.status();
             let separator = if index > 0 { "; " } else { "" };
             let _ = write!(text, "{separator}{}: ", subchannel.name);
-            match &status.last_error {
-                Some(error) => text.push_str(error.message()),
-                None => {
-                    let _ = write!(text, "{}", status.state);
-                }
-            }
+            let failing = status.state == State::TransientFailure;
+            let Some(error) = status.last_error.filter(|_| failing) else {
+                let _ = write!(text, "{}", status.state);
+                continue;
+            };
             let times = if status.failed_dials == 1 {
                 "attempt"
             } else {
                 "attempts"
             };
-            let _ = write!(text, " ({} {times}", status.failed_dials);
+            let _ = write!(text, "{} ({} {times}", error.message(), status.failed_dials);
             if let Some(next) = status.next_dial {
                 let wait = next.saturating_duration_since(now).as_secs_f64();
                 let _ = write!(text, ", next in {wait:.1} s");

@@ -101,6 +101,8 @@ pub(crate) struct PoolStatus {
     pub(crate) since: Instant,
     pub(crate) last_error: Option<Arc<Error>>,
     pub(crate) failed_dials: u32,
+    /// Successful and failed ones, in total.
+    pub(crate) dials: (u64, u64),
     pub(crate) next_dial: Option<Instant>,
     pub(crate) open: usize,
     pub(crate) idle: usize,
@@ -118,11 +120,7 @@ impl Pool {
         let pool = Arc::new_cyclic(|this: &Weak<Self>| {
             let observer: Weak<dyn Observer> = Weak::<Self>::clone(this);
             let manager = Manager {
-                timeout: if unix {
-                    options.unix_timeout
-                } else {
-                    options.tcp_timeout
-                },
+                timeout: options.connect_timeout_for(unix),
                 address,
                 dialer: Arc::clone(&context.dialer),
                 http2: context.http2.clone(),
@@ -235,7 +233,9 @@ impl Pool {
         };
         if *end != End::Local {
             let lived = now.saturating_duration_since(pooled.born);
-            book.dialling.lost(end, lived, now, &self.options.backoff);
+            let served = pooled.connection.has_answered();
+            book.dialling
+                .lost(end, lived, served, now, &self.options.backoff);
         }
         self.update(book);
         self.dial_if_wanted(book, self.queue.len());
@@ -285,6 +285,7 @@ impl Pool {
             since: book.since,
             last_error: book.dialling.last_error(),
             failed_dials: book.dialling.failures(),
+            dials: book.dialling.totals(),
             next_dial: book.dialling.next(),
             open: open.len(),
             idle: self.objects.status().size.saturating_sub(open.len()),

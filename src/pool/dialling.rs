@@ -26,6 +26,9 @@ pub(super) struct Dialling {
     failing: bool,
     /// Failures in a row, as the backoff counts them.
     failures: u32,
+    /// Since the pool was made.
+    connected: u64,
+    failed: u64,
     next: Option<Instant>,
     last_error: Option<Arc<Error>>,
     /// The last success, until its connection has lived long enough.
@@ -39,6 +42,8 @@ impl Default for Dialling {
             owed: true,
             failing: false,
             failures: 0,
+            connected: 0,
+            failed: 0,
             next: None,
             last_error: None,
             unproven: None,
@@ -59,8 +64,14 @@ impl Dialling {
         self.failing
     }
 
+    /// Failures in a row, as far as there was no success after them.
     pub(super) fn failures(&self) -> u32 {
-        self.failures
+        if self.failing { self.failures } else { 0 }
+    }
+
+    /// Successes and failures since the pool was made.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.connected, self.failed)
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
@@ -76,6 +87,7 @@ impl Dialling {
     }
 
     pub(super) fn succeeded(&mut self, now: Instant) {
+        self.connected += 1;
         self.owed = false;
         self.failing = false;
         self.next = None;
@@ -85,16 +97,26 @@ impl Dialling {
     fn failed(&mut self, error: Error, now: Instant, backoff: &Backoff) {
         self.forgive(now);
         self.owed = true;
+        self.failed += 1;
         self.count_failure(error, now, backoff);
     }
 
     /// A connection ended. One that lived long enough starts the backoff anew; one that did not counts as a
-    /// failure, or a peer that accepts and closes at once would be dialled in a tight loop.
-    pub(super) fn lost(&mut self, end: &End, lived: Duration, now: Instant, backoff: &Backoff) {
+    /// failure, or a peer that accepts and closes at once would be dialled in a tight loop: a draining proxy
+    /// does so, with an orderly GOAWAY. Only one that served calls first may be short-lived (nginx retires
+    /// connections after a number of requests).
+    pub(super) fn lost(
+        &mut self,
+        end: &End,
+        lived: Duration,
+        served: bool,
+        now: Instant,
+        backoff: &Backoff,
+    ) {
         self.forgive(now);
         self.unproven = None;
         let graceful = matches!(end, End::GoAway { graceful: true, .. });
-        if lived < PROVEN_AFTER && !graceful {
+        if lived < PROVEN_AFTER && !(graceful && served) {
             let error = Error::new(Kind::Connect, tonic::Code::Unavailable, end.to_string());
             self.count_failure(error.in_stage(Stage::Handshake), now, backoff);
             return;

@@ -47,11 +47,13 @@ impl managed::Manager for Manager {
         let connected = AtomicBool::new(false);
         let establish = async {
             let io = self.dialer.dial(&self.address).await.map_err(|error| {
-                // One sentence for status and call errors, which show no source chain.
-                let message = format!("{error}: {}", error.io_error());
-                Error::new(Kind::Connect, Code::Unavailable, message)
-                    .in_stage(error.stage())
-                    .because(error)
+                Error::new(
+                    Kind::Connect,
+                    Code::Unavailable,
+                    error.io_error().to_string(),
+                )
+                .in_stage(error.stage())
+                .because(error)
             })?;
             connected.store(true, Ordering::Relaxed);
             let observer = Weak::clone(&self.observer);

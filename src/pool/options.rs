@@ -14,8 +14,9 @@ pub struct PoolOptions {
     pub(super) wait_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) max_age: Option<Duration>,
-    pub(super) tcp_timeout: Duration,
-    pub(super) unix_timeout: Duration,
+    /// `None`: the default.
+    tcp_timeout: Option<Duration>,
+    unix_timeout: Option<Duration>,
     pub(super) backoff: Backoff,
 }
 
@@ -24,6 +25,8 @@ pub(super) const AGE_JITTER: f64 = 0.1;
 /// A connection that lived this long proves that the endpoint works: its dialling backoff starts anew.
 pub(super) const PROVEN_AFTER: Duration = Duration::from_secs(1);
 
+const TCP_TIMEOUT: Duration = Duration::from_secs(1);
+const UNIX_TIMEOUT: Duration = Duration::from_millis(250);
 const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Default for PoolOptions {
@@ -35,8 +38,8 @@ impl Default for PoolOptions {
             wait_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(5 * 60),
             max_age: None,
-            tcp_timeout: Duration::from_secs(1),
-            unix_timeout: Duration::from_millis(250),
+            tcp_timeout: None,
+            unix_timeout: None,
             backoff: Backoff::dialling(),
         }
     }
@@ -102,17 +105,17 @@ impl PoolOptions {
     }
 
     /// One limit over name resolution, TCP connect, HTTP/2 handshake and the peer's SETTINGS, for TCP
-    /// endpoints. Default 1 s; more than 0, and less than the calls' default timeout.
+    /// endpoints. Default 1 s; more than 0, and at most the calls' default timeout.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.tcp_timeout = timeout;
+        self.tcp_timeout = Some(timeout);
         self
     }
 
     /// The same for Unix sockets. Default 250 ms.
     #[must_use]
     pub fn unix_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.unix_timeout = timeout;
+        self.unix_timeout = Some(timeout);
         self
     }
 
@@ -124,8 +127,12 @@ impl PoolOptions {
         self
     }
 
-    pub(crate) fn longest_connect_timeout(&self) -> Duration {
-        self.tcp_timeout.max(self.unix_timeout)
+    pub(super) fn connect_timeout_for(&self, unix: bool) -> Duration {
+        if unix {
+            self.unix_timeout.unwrap_or(UNIX_TIMEOUT)
+        } else {
+            self.tcp_timeout.unwrap_or(TCP_TIMEOUT)
+        }
     }
 
     /// How often [`upkeep`](super::upkeep) should look.
@@ -153,8 +160,8 @@ impl PoolOptions {
         for (field, time) in [
             ("pool.wait_timeout", self.wait_timeout),
             ("pool.idle_timeout", self.idle_timeout),
-            ("pool.connect_timeout", self.tcp_timeout),
-            ("pool.unix_connect_timeout", self.unix_timeout),
+            ("pool.connect_timeout", self.connect_timeout_for(false)),
+            ("pool.unix_connect_timeout", self.connect_timeout_for(true)),
             ("pool.max_connection_age", self.max_age.unwrap_or(MAX_TIME)),
         ] {
             if time.is_zero() || time > MAX_TIME {
@@ -162,12 +169,27 @@ impl PoolOptions {
                 return Err(Error::config(field, problem));
             }
         }
-        if let Some(age) = self
-            .max_age
-            .filter(|age| *age <= self.longest_connect_timeout())
-        {
+        let connect = self
+            .connect_timeout_for(false)
+            .max(self.connect_timeout_for(true));
+        if let Some(age) = self.max_age.filter(|age| *age <= connect) {
             let problem = format!("{age:?} must be longer than the connect timeouts");
             return Err(Error::config("pool.max_connection_age", problem));
+        }
+        self.backoff.validate("pool.dial_backoff")
+    }
+
+    /// Calls must have the time to connect. The defaults give way to a shorter timeout of calls.
+    pub(crate) fn validate_under(&self, call_timeout: Duration) -> Result<(), Error> {
+        for (field, time) in [
+            ("pool.connect_timeout", self.tcp_timeout),
+            ("pool.unix_connect_timeout", self.unix_timeout),
+        ] {
+            if let Some(time) = time.filter(|time| *time > call_timeout) {
+                let problem =
+                    format!("{time:?} is longer than the calls' timeout ({call_timeout:?})");
+                return Err(Error::config(field, problem));
+            }
         }
         Ok(())
     }

@@ -82,7 +82,10 @@ pub fn peak(dials: &[Dialled], span: Duration) -> usize {
     times.sort();
     let within = |start: usize| {
         let end = times[start] + span;
-        times[start..].iter().take_while(|&&time| time < end).count()
+        times[start..]
+            .iter()
+            .take_while(|&&time| time < end)
+            .count()
     };
     (0..times.len()).map(within).max().unwrap_or(0)
 }

@@ -127,7 +127,9 @@ impl Rig {
 
     /// As the channels' errors and status write it.
     pub fn address(&self, server: usize) -> String {
-        self.single.channel.status().endpoints[server].address.clone()
+        self.single.channel.status().endpoints[server]
+            .address
+            .clone()
     }
 
     /// Waits until both channels are connected to all servers.
@@ -306,7 +308,11 @@ impl Reports {
 
     /// Panics if any call failed that might have been retried.
     pub fn no_idempotent_failed(&self) {
-        assert!(self.retrying.failed.is_empty(), "{:?}", self.retrying.failed);
+        assert!(
+            self.retrying.failed.is_empty(),
+            "{:?}",
+            self.retrying.failed
+        );
     }
 }
 
@@ -318,7 +324,10 @@ pub fn server(name: &str, delay: Duration) -> EchoServer {
 
 /// The servers as endpoints.
 pub fn endpoints(servers: &[EchoServer]) -> Vec<Endpoint> {
-    servers.iter().map(|server| Endpoint::uri(server.uri())).collect()
+    servers
+        .iter()
+        .map(|server| Endpoint::uri(server.uri()))
+        .collect()
 }
 
 /// Waits until no call is on the channel or waits, and each of its connections has all its `streams` free. A slot that

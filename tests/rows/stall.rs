@@ -40,7 +40,11 @@ impl Stall {
         let listener = socket();
         listener.bind(&addr.into()).expect("the server is down");
         listener.listen(backlog).unwrap();
-        let queue = if stage == Stage::Syn { fill(addr) } else { Vec::new() };
+        let queue = if stage == Stage::Syn {
+            fill(addr)
+        } else {
+            Vec::new()
+        };
         let (listener, thread) = match stage {
             Stage::Syn | Stage::Accept => (Some(listener), None),
             Stage::Preface => (None, Some(serve(listener, b""))),
@@ -66,12 +70,21 @@ fn fill(addr: SocketAddr) -> Vec<Socket> {
     let mut queue = Vec::new();
     loop {
         let client = socket();
-        if client.connect_timeout(&addr.into(), SWALLOWED_AFTER).is_err() {
-            assert!(!queue.is_empty(), "the first connection has room in the queue");
+        if client
+            .connect_timeout(&addr.into(), SWALLOWED_AFTER)
+            .is_err()
+        {
+            assert!(
+                !queue.is_empty(),
+                "the first connection has room in the queue"
+            );
             return queue;
         }
         queue.push(client);
-        assert!(queue.len() < 16, "the kernel accepts beyond the queue's length");
+        assert!(
+            queue.len() < 16,
+            "the kernel accepts beyond the queue's length"
+        );
     }
 }
 

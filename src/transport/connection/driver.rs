@@ -38,7 +38,6 @@ pub(super) struct Driver {
     max_streams: usize,
     peer_limit: usize,
     pinger: Option<Pinger>,
-    keepalive: Option<Arc<KeepaliveState>>,
     observer: Option<(u64, Weak<dyn Observer>)>,
     close_limit: Option<Pin<Box<Sleep>>>,
 }
@@ -58,7 +57,6 @@ impl Driver {
             max_streams: usize::MAX,
             peer_limit: NO_SETTINGS_YET,
             pinger: None,
-            keepalive: None,
             observer: None,
             close_limit: None,
         }
@@ -71,7 +69,6 @@ impl Driver {
 
     pub(super) fn keepalive(mut self, keepalive: &Arc<KeepaliveState>) -> Self {
         self.pinger = Pinger::new(keepalive, self.h2.ping_pong());
-        self.keepalive = Some(Arc::clone(keepalive));
         self
     }
 
@@ -114,9 +111,9 @@ impl Driver {
                 too_many_pings: true,
                 ..
             },
-            Some(keepalive),
-        ) = (&end, &self.keepalive)
-            && let Some(interval) = keepalive.slow_down()
+            Some(pinger),
+        ) = (&end, &self.pinger)
+            && let Some(interval) = pinger.slow_down()
         {
             tracing::warn!(
                 ?interval,

@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::race::race;
 use super::resolve::resolve;
 use super::{DialError, TcpOptions};
-use crate::address::TcpAddress;
+use crate::address::{Host, TcpAddress};
 
 /// Connects to the fastest of the socket addresses that `address` stands for.
 ///
@@ -29,7 +29,13 @@ pub(super) async fn connect(
     }
     race(peers, |peer| open(peer, options))
         .await
-        .map_err(|all| DialError::connect(all.into()))
+        .map_err(|all| {
+            DialError::connect(match address.host() {
+                // Whoever dialled an address knows it.
+                Host::Ip(_) => all.into_last(),
+                Host::Name(_) => all.into(),
+            })
+        })
 }
 
 async fn open(peer: SocketAddr, options: &TcpOptions) -> io::Result<TcpStream> {

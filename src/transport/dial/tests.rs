@@ -92,26 +92,24 @@ async fn tcp_by_address_and_by_name() {
 }
 
 #[tokio::test]
-async fn a_refused_tcp_dial_names_the_address() {
+async fn a_refused_dial_of_a_name_says_which_addresses_it_stands_for() {
     // Bound, so that nobody else takes the port, but not listening.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
 
-    let error = dial(&Address::tcp(&address.to_string()).unwrap())
-        .await
-        .unwrap_err();
-    assert_eq!(error.stage(), Stage::Connect);
-    assert_eq!(error.io_error().kind(), io::ErrorKind::ConnectionRefused);
-    assert_eq!(error.to_string(), "no connection could be opened");
-    assert!(
-        error
-            .source()
-            .unwrap()
-            .to_string()
-            .starts_with(&format!("{address}: ")),
-        "{error:?}"
-    );
+    for (text, is_name) in [
+        (address.to_string(), false),
+        (format!("localhost:{}", address.port()), true),
+    ] {
+        let error = dial(&Address::tcp(&text).unwrap()).await.unwrap_err();
+        assert_eq!(error.stage(), Stage::Connect);
+        assert_eq!(error.io_error().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(error.to_string(), "no connection could be opened");
+        let cause = error.source().unwrap().to_string();
+        assert_eq!(cause.contains(&format!("{address}: ")), is_name, "{cause}");
+        assert!(cause.contains("refused"), "{cause}");
+    }
 }
 
 #[tokio::test]
