@@ -181,7 +181,7 @@ impl Error {
         )
     }
 
-    /// What is known about the request of the last attempt.
+    /// What is known about the request, all attempts taken together: `NotSent` and `Refused` hold for each.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
         self.inner.delivery

@@ -238,13 +238,16 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(pool) = self.0.take() {
-            let mut book = lock(&pool.book);
-            book.dialling.running = false;
+        let Some(pool) = self.0.take() else { return };
+        let mut book = lock(&pool.book);
+        book.dialling.running = false;
+        // Else the channel is ending.
+        if std::thread::panicking() {
             let error = Error::new(Kind::Connect, tonic::Code::Internal, "the dialler panicked");
             book.dialling
                 .failed(error, Instant::now(), &pool.options.backoff);
             pool.update(&mut book);
+            pool.dial_if_wanted(&mut book, pool.queue.len());
         }
     }
 }
