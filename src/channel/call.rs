@@ -31,6 +31,8 @@ pub(super) struct Call {
     /// The attempts that count. Resends of provably unprocessed work do not.
     attempts: u32,
     refused: bool,
+    /// An attempt that was retried may have been processed.
+    in_doubt: bool,
     /// What the budget gave for the next attempt. Given back if that is never sent.
     paid: Option<Withdrawal>,
     tried: Vec<u64>,
@@ -67,6 +69,7 @@ impl Call {
             settings,
             attempts: 0,
             refused: false,
+            in_doubt: false,
             paid: None,
             tried: Vec::new(),
             place: Place::Endpoint,
@@ -96,6 +99,7 @@ impl Call {
             })),
             Err(error) => {
                 self.inner.counters.failed();
+                let error = error.in_doubt_before(self.in_doubt);
                 Err(error.after_attempts(self.attempts))
             }
         }
@@ -157,7 +161,16 @@ impl Call {
                     self.paid = Some(withdrawal);
                     self.place = Place::Backoff;
                     // The slot is not needed while waiting.
-                    self.last_error = result.err();
+                    self.last_error = match result {
+                        Ok(_) => {
+                            self.in_doubt = true;
+                            None
+                        }
+                        Err(error) => {
+                            self.in_doubt |= error.maybe_processed();
+                            Some(error)
+                        }
+                    };
                     tokio::time::sleep(delay).await;
                 }
             }
@@ -274,11 +287,9 @@ impl Call {
             message.push_str("; before that: ");
             message.push_str(last.message());
         }
-        let in_doubt =
-            stage == Stage::Response || last.as_ref().is_some_and(Error::maybe_processed);
         let error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
             .in_stage(stage)
-            .delivered(if in_doubt {
+            .delivered(if stage == Stage::Response {
                 Delivery::MaybeProcessed
             } else {
                 Delivery::NotSent
