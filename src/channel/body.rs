@@ -98,9 +98,7 @@ impl Body for ResponseBody {
         let polled = Pin::new(&mut running.incoming).poll_frame(cx);
         let frame = match polled {
             Poll::Ready(frame) => match this.limit.as_ref() {
-                Some(limit) if code_of(&frame).is_some_and(|code| limit.explains(code)) => {
-                    Some(Err(deadline_passed(Some(limit))))
-                }
+                Some(limit) if limit.ends_at(&frame) => Some(Err(deadline_passed(Some(limit)))),
                 _ => frame,
             },
             Poll::Pending => match this.deadline.as_pin_mut().map(|it| it.poll(cx)) {
@@ -157,18 +155,20 @@ impl fmt::Debug for ResponseBody {
     }
 }
 
-/// The status that a frame ends the call with, if it does.
-fn code_of(frame: &Option<Result<Frame<Bytes>, Error>>) -> Option<Code> {
-    match frame.as_ref()? {
-        Ok(frame) => Some(Outcome::of_headers(frame.trailers_ref()?)?.code),
-        Err(error) => Some(error.code()),
+impl TimeLimit {
+    /// Whether the call is over for lack of time although a frame came.
+    fn ends_at(&self, frame: &Option<Result<Frame<Bytes>, Error>>) -> bool {
+        match frame {
+            None => false,
+            Some(Err(error)) => self.explains(error.code()),
+            Some(Ok(frame)) => match frame.trailers_ref() {
+                Some(trailers) => {
+                    Outcome::of_headers(trailers).is_some_and(|outcome| self.explains(outcome.code))
+                }
+                // The timer is asked only when nothing is ready, and a reader that is slower than the peer
+                // never gets there.
+                None => self.has_passed(),
+            },
+        }
     }
-}
-
-fn deadline_passed(limit: Option<&TimeLimit>) -> Error {
-    let timeout = limit.map(|limit| limit.timeout).unwrap_or_default();
-    let message = format!("the deadline of {timeout:?} passed while the response was read");
-    Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
-        .in_stage(Stage::Body)
-        .delivered(Delivery::MaybeProcessed)
 }
