@@ -26,8 +26,6 @@ struct Inner {
     endpoint: Option<Arc<str>>,
     stage: Option<Stage>,
     delivery: Delivery,
-    /// An attempt before the last one may have been processed.
-    in_doubt_before: bool,
     attempts: u32,
     code: Code,
     message: String,
@@ -177,8 +175,10 @@ impl Error {
     /// Whether the call may have been processed, in any of its attempts: `false` proves that it was not.
     #[must_use]
     pub fn maybe_processed(&self) -> bool {
-        let last = self.inner.delivery;
-        self.inner.in_doubt_before || matches!(last, Delivery::MaybeProcessed | Delivery::Answered)
+        matches!(
+            self.inner.delivery,
+            Delivery::MaybeProcessed | Delivery::Answered
+        )
     }
 
     /// What is known about the request, all attempts taken together: `NotSent` and `Refused` hold for each.
@@ -218,7 +218,6 @@ impl Error {
                 endpoint: None,
                 stage: None,
                 delivery: Delivery::NotSent,
-                in_doubt_before: false,
                 attempts: 0,
                 code,
                 message: message.into(),
@@ -304,12 +303,6 @@ impl Error {
         self
     }
 
-    /// Says whether an earlier attempt may have been processed.
-    pub(crate) fn in_doubt_before(mut self, in_doubt: bool) -> Self {
-        self.inner.in_doubt_before = in_doubt;
-        self
-    }
-
     fn status(&self) -> &Status {
         self.inner.status.get_or_init(|| {
             let mut status = Status::new(self.inner.code, self.inner.message.as_str());
@@ -336,7 +329,6 @@ impl fmt::Debug for Error {
             .field("endpoint", &self.inner.endpoint)
             .field("stage", &self.inner.stage)
             .field("delivery", &self.inner.delivery)
-            .field("in_doubt_before", &self.inner.in_doubt_before)
             .field("attempts", &self.inner.attempts)
             .field("cause", &self.inner.cause)
             .finish()

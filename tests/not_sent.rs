@@ -182,7 +182,7 @@ fn connector(cutter: &Cutter, round: u64) -> Connector {
     Connector::tcp(cutter.addr().to_string())
         .pool(pool)
         .tcp_options(TcpOptions::new().send_buffer_size(4096))
-        .wait_for_ready(round % 2 == 0)
+        .wait_for_ready(round.is_multiple_of(2))
 }
 
 /// Several callers at once, each with one call after the other. Bodies are empty, whole, or stream.
@@ -268,9 +268,9 @@ async fn a_lost_attempt_is_not_forgotten_when_the_next_finds_no_endpoint() {
     assert_eq!(status.code(), Code::Unavailable);
     let error = Error::from_status(&status).unwrap();
     assert!(error.is_no_endpoint(), "{error:?}");
-    assert_eq!(error.delivery(), Delivery::NotSent);
+    // Of all attempts together: the last one found nothing to send to.
+    assert_eq!(error.delivery(), Delivery::MaybeProcessed);
     assert_eq!(error.attempts(), 3);
-    assert!(error.maybe_processed(), "{error:?}");
     drop((client, peer));
     leaks.finish().await;
 }

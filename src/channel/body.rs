@@ -172,3 +172,11 @@ impl TimeLimit {
         }
     }
 }
+
+fn deadline_passed(limit: Option<&TimeLimit>) -> Error {
+    let timeout = limit.map(|limit| limit.timeout).unwrap_or_default();
+    let message = format!("the deadline of {timeout:?} passed while the response was read");
+    Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
+        .in_stage(Stage::Body)
+        .delivered(Delivery::MaybeProcessed)
+}
