@@ -84,7 +84,6 @@ impl Dialling {
 
     fn failed(&mut self, error: Error, now: Instant, backoff: &Backoff) {
         self.forgive(now);
-        self.owed = true;
         self.count_failure(error, now, backoff);
     }
 
@@ -120,6 +119,8 @@ impl Dialling {
     }
 
     fn count_failure(&mut self, error: Error, now: Instant, backoff: &Backoff) {
+        // Calls avoid a failing endpoint, so none of them would ask for the next connection.
+        self.owed = true;
         self.failing = true;
         self.failures = self.failures.saturating_add(1);
         self.next = Some(now + backoff.delay(self.failures, fastrand::f64()));
