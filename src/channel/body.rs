@@ -17,6 +17,7 @@ use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::pool::Lease;
+use crate::time::Instant;
 use crate::transport::connection::Incoming;
 
 use super::handle::Inner;
@@ -97,6 +98,11 @@ impl Body for ResponseBody {
         };
         let polled = Pin::new(&mut running.incoming).poll_frame(cx);
         let frame = match polled {
+            // The timer is asked only when nothing is ready, and a reader that is slower than the peer never
+            // gets there.
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() && passed(this.limit.as_ref()) => {
+                Some(Err(deadline_passed(this.limit.as_ref())))
+            }
             Poll::Ready(frame) => frame,
             Poll::Pending => match this.deadline.as_pin_mut().map(|it| it.poll(cx)) {
                 Some(Poll::Ready(())) => Some(Err(deadline_passed(this.limit.as_ref()))),
@@ -150,6 +156,10 @@ impl fmt::Debug for ResponseBody {
             .field("ended", &self.running.is_none())
             .finish_non_exhaustive()
     }
+}
+
+fn passed(limit: Option<&TimeLimit>) -> bool {
+    limit.is_some_and(|limit| limit.deadline.instant() <= Instant::now())
 }
 
 fn deadline_passed(limit: Option<&TimeLimit>) -> Error {
