@@ -333,7 +333,9 @@ impl Observer for Pool {
         let rest = open.iter().filter(|it| it.id != id).cloned().collect();
         self.open.store(Arc::new(rest));
         self.put_down(&mut book, pooled);
-        tracing::debug!(endpoint = %self.objects.manager().address, %end, "connection ended");
         self.lost(&mut book, pooled, Instant::now());
+        drop(book);
+        // Without the lock: a subscriber is foreign code.
+        tracing::debug!(endpoint = %self.objects.manager().address, %end, "connection ended");
     }
 }
