@@ -220,8 +220,8 @@ impl Pool {
     }
 
     fn dial_failed(&self, error: Error) {
-        let mut book = lock(&self.book);
         tracing::debug!(endpoint = %self.objects.manager().address, %error, "dial failed");
+        let mut book = lock(&self.book);
         book.dialling
             .failed(error, Instant::now(), &self.options.backoff);
         self.update(&mut book);
