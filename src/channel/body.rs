@@ -109,9 +109,8 @@ impl Body for ResponseBody {
         let ended = match &frame {
             Some(Ok(frame)) => match frame.trailers_ref() {
                 Some(trailers) => {
-                    if let Some(outcome) = Outcome::of_headers(trailers) {
-                        this.subchannel.record(outcome);
-                    }
+                    let outcome = Outcome::of_headers(trailers);
+                    this.subchannel.record(outcome.unwrap_or(Outcome::ANSWERED));
                     true
                 }
                 None => running.incoming.is_end_stream(),
@@ -121,7 +120,10 @@ impl Body for ResponseBody {
                 running.inner.counters.failed();
                 true
             }
-            None => true,
+            None => {
+                this.subchannel.record(Outcome::ANSWERED);
+                true
+            }
         };
         if ended {
             *this.running = None;

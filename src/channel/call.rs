@@ -169,6 +169,7 @@ impl Call {
                 }
                 Verdict::ResendNow => {
                     self.last_error = result.err();
+                    self.waiting = Waiting::ToRetry;
                     self.attempts -= 1;
                     self.refused |= outcome.delivery == Delivery::Refused;
                     self.inner.counters.resent();

@@ -1,6 +1,7 @@
 //! Opening connections: one at a time, in a task of its own, with backoff.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadpool::managed::{PoolError, Timeouts};
@@ -186,10 +187,7 @@ impl Pool {
                 tokio::time::sleep_until(at).await;
             }
             let dialled = self.objects.timeout_get(&AT_ONCE).await;
-            let entered = self
-                .queue
-                .entered
-                .load(std::sync::atomic::Ordering::Acquire);
+            let entered = self.queue.entered.load(Ordering::Acquire);
             let before = self.queue.len();
             let room = match dialled {
                 Ok(object) => self.admit(object),
@@ -197,16 +195,21 @@ impl Pool {
                     self.dial_failed(error);
                     0
                 }
-                // Closed, or at the maximum: whoever frees a place looks again.
-                Err(_) => return self.stop(&mut lock(&self.book)),
+                // Closed, or at the maximum: whoever frees a place looks again, unless it was freed just now,
+                // while this task was still running.
+                Err(_) => {
+                    let mut book = lock(&self.book);
+                    if self.objects.status().size < self.options.max
+                        && self.wants_connection(&book, self.queue.len())
+                    {
+                        continue;
+                    }
+                    return self.stop(&mut book);
+                }
             };
             let mut book = lock(&self.book);
             // Those who were served are still counted until they run, so count by what was granted.
-            let came = self
-                .queue
-                .entered
-                .load(std::sync::atomic::Ordering::Acquire)
-                - entered;
+            let came = self.queue.entered.load(Ordering::Acquire) - entered;
             let waiting = (before.saturating_sub(room) + came).min(self.queue.len());
             if !self.wants_connection(&book, waiting) {
                 return self.stop(&mut book);

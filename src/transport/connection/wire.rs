@@ -17,8 +17,8 @@ use super::Shared;
 /// burst is put off by one trip through the run queue: the calls that are ready now add their frames, and
 /// one `writev` takes them all. There is no timer and no copy, and a lone caller never waits.
 ///
-/// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame had a
-/// byte accepted, says of every stream whether the peer can have seen it.
+/// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame's head
+/// was accepted, says of every stream whether the peer can have seen it.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
     io: T,
