@@ -1,4 +1,5 @@
-//! "Not sent" is a proof: connections are cut at random bytes, and the server says which calls it saw.
+//! "Not sent" is a proof: connections are cut at random bytes, the server refuses and says GOAWAY at random, and tells
+//! which calls it saw.
 //!
 //! Seeded by the round's number. `TRUNKLINE_FUZZ_ROUNDS` sets how many rounds are run.
 
@@ -21,6 +22,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use support::body::post;
@@ -48,6 +51,7 @@ const CALLS_EACH: u64 = 4;
 #[derive(Debug, Default)]
 struct Witness {
     seen: Mutex<BTreeMap<u64, u64>>,
+    connections: AtomicU64,
     open: AtomicU64,
 }
 
@@ -76,23 +80,38 @@ async fn serve(listener: Listener, witness: Arc<Witness>) {
     }
 }
 
+/// Answers requests. Refuses some, and at some point says GOAWAY, orderly or not.
 async fn serve_connection(io: Stream, witness: &Witness) {
+    let mut random = fastrand::Rng::with_seed(witness.connections.fetch_add(1, SeqCst));
     let Ok(mut connection) = h2::server::handshake(io).await else {
         return;
     };
+    let last = random.usize(5..100);
+    let mut served = 0;
     while let Some(Ok((request, mut respond))) = connection.accept().await {
+        if random.u8(0..16) == 0 {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            continue;
+        }
         let id = request.headers()["call"].to_str().unwrap().parse().unwrap();
         *witness.seen.lock().unwrap().entry(id).or_default() += 1;
-        tokio::spawn(async move {
-            let mut body = request.into_body();
-            while let Some(Ok(data)) = body.data().await {
-                let _ = body.flow_control().release_capacity(data.len());
-            }
-            let answer = http::Response::builder().header("grpc-status", 0);
-            // Fails when the connection was cut.
-            let _ = respond.send_response(answer.body(()).unwrap(), true);
-        });
+        tokio::spawn(answer(request.into_body(), respond));
+        served += 1;
+        if served == last && random.bool() {
+            connection.graceful_shutdown();
+        } else if served == last {
+            connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
+        }
     }
+}
+
+async fn answer(mut body: RecvStream, mut respond: SendResponse<Bytes>) {
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    let answer = http::Response::builder().header("grpc-status", 0);
+    // Fails when the connection is gone.
+    let _ = respond.send_response(answer.body(()).unwrap(), true);
 }
 
 /// How the calls of a fuzz ended.
