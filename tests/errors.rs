@@ -324,3 +324,27 @@ async fn the_peer_resets_the_call_or_the_connection_breaks() {
     drop((channel, peer));
     leaks.finish().await;
 }
+
+#[tokio::test]
+async fn a_doubt_about_an_earlier_attempt_stays() {
+    let leaks = LeakCheck::start().await;
+    let mut server = EchoServer::start_tcp("a");
+    let channel = Connector::endpoints([endpoint(&server)])
+        .connect()
+        .await
+        .unwrap();
+    let hanging = hang(&channel, 1);
+    wait_equal(LIMIT, 1, || server.journal().in_flight()).await;
+    server.kill();
+    let status = within(LIMIT, "the call", hanging).await.unwrap();
+    // The last attempt was never sent, but the first one was.
+    let message = "the only endpoint failed: *: Connection refused * (after 3 attempts)";
+    let expected = Expected {
+        attempts: 3,
+        delivery: Delivery::MaybeProcessed,
+        ..Expected::new("no_endpoint", Stage::Pick, message)
+    };
+    expected.check_status(&status.unwrap_err());
+    drop((channel, server));
+    leaks.finish().await;
+}

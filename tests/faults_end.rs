@@ -54,7 +54,12 @@ async fn row_56_close_during_load() {
     });
     let fault = load.part(1, 3).await;
     let (one, other) = (&rig.retrying.channel, &rig.single.channel);
-    tokio::join!(one.close(GRACE), one.close(GRACE), other.close(GRACE), other.close(GRACE));
+    tokio::join!(
+        one.close(GRACE),
+        one.close(GRACE),
+        other.close(GRACE),
+        other.close(GRACE)
+    );
     let drained = load.elapsed() - fault;
     let left: u64 = rig.servers.iter().map(|it| it.journal().in_flight()).sum();
     assert_eq!((one.status().state, left), (State::Shutdown, 0));
@@ -118,7 +123,9 @@ async fn row_56_cut_off_and_dropped() {
         delay_ms: 100,
         ..request(11)
     };
-    let replies = EchoClient::new(channel.clone()).server_stream(streaming).await;
+    let replies = EchoClient::new(channel.clone())
+        .server_stream(streaming)
+        .await;
     let mut replies = replies.unwrap().into_inner();
     wait_equal(LIMIT, 6, || journal.in_flight()).await;
     drop(channel);
@@ -184,7 +191,9 @@ async fn row_57_runtime_dropped_with_calls_open() {
             assert!(call.await.unwrap_err().is_cancelled());
         }
         let id = 100 + round as u64;
-        let status = within(LIMIT, "a call", call(channels[0].clone(), id)).await.unwrap_err();
+        let status = within(LIMIT, "a call", call(channels[0].clone(), id))
+            .await
+            .unwrap_err();
         let error = Error::from_status(&status).expect("the channel's error");
         assert!(error.is_closed() && !error.maybe_processed(), "{error:?}");
         within(LIMIT, "a close", channels[0].close(LIMIT)).await;
@@ -214,7 +223,12 @@ async fn open_calls(
     first: u64,
 ) -> (Vec<Channel>, Vec<JoinHandle<()>>) {
     let one = pool().max_connections(1);
-    let channel = settings(Connector::tcp(serving)).timeout(LIMIT * 2).pool(one).connect().await.unwrap();
+    let channel = settings(Connector::tcp(serving))
+        .timeout(LIMIT * 2)
+        .pool(one)
+        .connect()
+        .await
+        .unwrap();
     let client = || EchoClient::new(channel.clone());
     let hang = move |nth| EchoRequest {
         delay_ms: 60_000,
@@ -240,7 +254,9 @@ async fn open_calls(
     }));
     half.await.unwrap();
     let messages = tokio_stream::iter([request(first + 4)]).chain(tokio_stream::pending());
-    calls.push(tokio::spawn(async move { drop(sending.client_stream(messages).await) }));
+    calls.push(tokio::spawn(async move {
+        drop(sending.client_stream(messages).await)
+    }));
     let status = || channel.status().endpoints[0].clone();
     wait_until(LIMIT, || status().in_flight == 4).await;
     calls.extend([unary(5), unary(6)]);

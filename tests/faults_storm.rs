@@ -37,7 +37,11 @@ async fn row_52_reconnects_are_spread() {
         connector.dialer(dials.clone()).connect_lazy().unwrap()
     };
     let channels: Vec<Channel> = (0..CONNECTORS).map(connect).collect();
-    let all_are = |wanted: State| channels.iter().all(|channel| channel.status().state == wanted);
+    let all_are = |wanted: State| {
+        channels
+            .iter()
+            .all(|channel| channel.status().state == wanted)
+    };
     wait_until(LIMIT, || all_are(State::Ready)).await;
     // Connections that have lived for a second count as proven: their loss is no failure to connect.
     let proven = Instant::now() + Duration::from_millis(1100);
@@ -53,7 +57,11 @@ async fn row_52_reconnects_are_spread() {
     let restarted = Instant::now();
     wait_until(LIMIT, || all_are(State::Ready)).await;
     let recovery = restarted.elapsed();
-    assert_eq!(server.journal().accepted() - accepted, CONNECTORS, "one connection each");
+    assert_eq!(
+        server.journal().accepted() - accepted,
+        CONNECTORS,
+        "one connection each"
+    );
 
     let mut report = Report::default();
     let mut calls = JoinSet::new();
@@ -71,17 +79,28 @@ async fn row_52_reconnects_are_spread() {
     let redials = dials.to(&addr, died);
     let most = peak(&redials, Duration::from_millis(100));
     let at_once = peak(&redials, Duration::from_millis(20));
-    let late: Vec<_> = redials.iter().filter(|it| it.began >= restarted).cloned().collect();
+    let late: Vec<_> = redials
+        .iter()
+        .filter(|it| it.began >= restarted)
+        .cloned()
+        .collect();
     let figures = [
         ("dials", redials.len() as u64),
         ("peak_100ms", most as u64),
         ("peak_20ms", at_once as u64),
-        ("peak_after_restart", peak(&late, Duration::from_millis(100)) as u64),
+        (
+            "peak_after_restart",
+            peak(&late, Duration::from_millis(100)) as u64,
+        ),
         ("panics", panics.count()),
     ];
     report.score_with("52", &twice, leaks.leaked().await, Some(recovery), &figures);
     assert!(report.failed.is_empty(), "{:?}", report.failed);
-    assert!(most * 100 <= redials.len() * 15, "{most} of {} dials at once", redials.len());
+    assert!(
+        most * 100 <= redials.len() * 15,
+        "{most} of {} dials at once",
+        redials.len()
+    );
     // The first redial too: without spread, all would come in that time.
     assert!(at_once <= CONNECTORS as usize / 2, "{at_once} within 20 ms");
     assert_eq!(panics.count(), 0);

@@ -172,6 +172,7 @@ impl Call {
                 }
                 Verdict::ResendNow => {
                     self.last_error = result.err();
+                    self.waiting = Waiting::ToRetry;
                     self.attempts -= 1;
                     self.refused |= outcome.delivery == Delivery::Refused;
                     self.inner.counters.resent();
@@ -229,7 +230,10 @@ impl Call {
         };
         if let Some(outcome) = outcome {
             subchannel.record(outcome);
-            self.tried.push(subchannel.identity);
+            // Once each: resends have no other limit than the deadline.
+            if !self.tried.contains(&subchannel.identity) {
+                self.tried.push(subchannel.identity);
+            }
             self.in_doubt |= !matches!(outcome.delivery, Delivery::NotSent | Delivery::Refused);
         }
         sent.map(|response| Answer {

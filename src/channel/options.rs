@@ -80,7 +80,11 @@ impl TimeLimit {
     /// may be first to end the call, and says CANCELLED; grpc-go and grpc-java too report their own deadline
     /// then.
     pub(super) fn explains(&self, code: Code) -> bool {
-        code == Code::Cancelled && self.deadline.remaining(Instant::now()).is_zero()
+        code == Code::Cancelled && self.has_passed()
+    }
+
+    pub(super) fn has_passed(&self) -> bool {
+        self.deadline.remaining(Instant::now()).is_zero()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opening connections: one at a time, in a task of its own, with backoff.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadpool::managed::{PoolError, Timeouts};
@@ -96,7 +97,6 @@ impl Dialling {
 
     fn failed(&mut self, error: Error, now: Instant, backoff: &Backoff) {
         self.forgive(now);
-        self.owed = true;
         self.failed += 1;
         self.count_failure(error, now, backoff);
     }
@@ -133,6 +133,8 @@ impl Dialling {
     }
 
     fn count_failure(&mut self, error: Error, now: Instant, backoff: &Backoff) {
+        // Calls avoid a failing endpoint, so none of them would ask for the next connection.
+        self.owed = true;
         self.failing = true;
         self.failures = self.failures.saturating_add(1);
         self.next = Some(now + backoff.delay(self.failures, fastrand::f64()));
@@ -185,10 +187,7 @@ impl Pool {
                 tokio::time::sleep_until(at).await;
             }
             let dialled = self.objects.timeout_get(&AT_ONCE).await;
-            let entered = self
-                .queue
-                .entered
-                .load(std::sync::atomic::Ordering::Acquire);
+            let entered = self.queue.entered.load(Ordering::Acquire);
             let before = self.queue.len();
             let room = match dialled {
                 Ok(object) => self.admit(object),
@@ -196,16 +195,21 @@ impl Pool {
                     self.dial_failed(error);
                     0
                 }
-                // Closed, or at the maximum: whoever frees a place looks again.
-                Err(_) => return self.stop(&mut lock(&self.book)),
+                // Closed, or at the maximum: whoever frees a place looks again, unless it was freed just now,
+                // while this task was still running.
+                Err(_) => {
+                    let mut book = lock(&self.book);
+                    if self.objects.status().size < self.options.max
+                        && self.wants_connection(&book, self.queue.len())
+                    {
+                        continue;
+                    }
+                    return self.stop(&mut book);
+                }
             };
             let mut book = lock(&self.book);
             // Those who were served are still counted until they run, so count by what was granted.
-            let came = self
-                .queue
-                .entered
-                .load(std::sync::atomic::Ordering::Acquire)
-                - entered;
+            let came = self.queue.entered.load(Ordering::Acquire) - entered;
             let waiting = (before.saturating_sub(room) + came).min(self.queue.len());
             if !self.wants_connection(&book, waiting) {
                 return self.stop(&mut book);
@@ -219,8 +223,8 @@ impl Pool {
     }
 
     fn dial_failed(&self, error: Error) {
-        let mut book = lock(&self.book);
         tracing::debug!(endpoint = %self.objects.manager().address, %error, "dial failed");
+        let mut book = lock(&self.book);
         book.dialling
             .failed(error, Instant::now(), &self.options.backoff);
         self.update(&mut book);
@@ -238,13 +242,16 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(pool) = self.0.take() {
-            let mut book = lock(&pool.book);
-            book.dialling.running = false;
+        let Some(pool) = self.0.take() else { return };
+        let mut book = lock(&pool.book);
+        book.dialling.running = false;
+        // Else the channel is ending.
+        if std::thread::panicking() {
             let error = Error::new(Kind::Connect, tonic::Code::Internal, "the dialler panicked");
             book.dialling
                 .failed(error, Instant::now(), &pool.options.backoff);
             pool.update(&mut book);
+            pool.dial_if_wanted(&mut book, pool.queue.len());
         }
     }
 }

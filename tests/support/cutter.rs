@@ -1,12 +1,14 @@
 //! A TCP proxy that cuts each connection after a number of bytes.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// When a connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,22 +21,30 @@ pub enum Cut {
     Never,
 }
 
-/// A listening proxy on the test's own runtime. Dropping it closes all its connections.
+/// A listening proxy on the test's own runtime. [`stop`](Self::stop) ends it.
 #[derive(Debug)]
+#[must_use = "a proxy that is not stopped goes on"]
 pub struct Cutter {
     addr: SocketAddr,
-    task: AbortHandle,
+    stop: oneshot::Sender<Infallible>,
+    task: JoinHandle<()>,
 }
 
 impl Cutter {
     /// Forwards connections to `server`; `cut` gives the end of each one.
-    pub async fn start(server: SocketAddr, mut cut: impl FnMut() -> Cut + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub fn start(server: SocketAddr, mut cut: impl FnMut() -> Cut + Send + 'static) -> Self {
+        // Small buffers: when a connection is cut, the client should not have got rid of everything long ago.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(1024).unwrap();
         let addr = listener.local_addr().unwrap();
+        let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
+                    _ = &mut stopped => break,
                     accepted = listener.accept() => {
                         let (client, _) = accepted.expect("connections can be accepted");
                         connections.spawn(forward(client, server, cut()));
@@ -42,22 +52,20 @@ impl Cutter {
                     Some(_) = connections.join_next() => {}
                 }
             }
+            connections.shutdown().await;
         });
-        Self {
-            addr,
-            task: task.abort_handle(),
-        }
+        Self { addr, stop, task }
     }
 
     /// Where clients connect to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
-}
 
-impl Drop for Cutter {
-    fn drop(&mut self) {
-        self.task.abort();
+    /// Closes all its connections, and returns when nothing goes to the server any more.
+    pub async fn stop(self) {
+        drop(self.stop);
+        self.task.await.expect("the proxy does not panic");
     }
 }
 
@@ -91,7 +99,7 @@ async fn forward_at_most(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
 ) {
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = vec![0; 4096];
     let mut left = bytes;
     while left > 0 {
         let room = left.min(buffer.len());

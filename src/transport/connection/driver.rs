@@ -177,7 +177,12 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.retire(End::Local);
+        // A panic is no decision of ours: the next dial must wait as after any other loss.
+        self.retire(if std::thread::panicking() {
+            End::Lost("the connection's task panicked".to_owned())
+        } else {
+            End::Local
+        });
     }
 }
 

@@ -36,15 +36,14 @@ impl Connection {
             .await
             .map_err(Error::request_body)?;
         let mut send = self.send.clone();
-        let failed_unsent = |error| self.shared.failure(error, Evidence::UNSENT, Stage::Send);
         // Before the request is given away: h2 does not hand it back.
         poll_fn(|cx| send.poll_ready(cx))
             .await
-            .map_err(failed_unsent)?;
+            .map_err(classify::connection_closed)?;
         let whole_and_empty = matches!(opening, Opening::Whole(None));
         let (mut response, mut stream) = send
             .send_request(head, whole_and_empty)
-            .map_err(failed_unsent)?;
+            .map_err(|error| self.shared.failure(error, Evidence::UNSENT, Stage::Send))?;
         drop(send);
         let failed = match opening {
             Opening::Whole(data) => {

@@ -21,8 +21,8 @@ use super::Shared;
 /// burst is put off by one trip through the run queue: the calls that are ready now add their frames, and
 /// one `writev` takes them all. There is no timer and no copy, and a lone caller never waits.
 ///
-/// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame had a
-/// byte accepted, says of every stream whether the peer can have seen it.
+/// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame's head
+/// was accepted, says of every stream whether the peer can have seen it.
 ///
 /// **Reading to the end.** A peer that shuts down answers its last calls, says in a GOAWAY which ones it did not
 /// look at, and closes; then writes to it fail while all that is still unread. h2 gives up at the first failed
