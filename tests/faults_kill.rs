@@ -10,11 +10,18 @@ mod support;
 
 use std::time::Duration;
 
+use rows::calls::call;
 use rows::limit;
-use rows::rig::{LIMIT, Loads, Rig};
+use rows::rig::{LIMIT, Loads, Rig, pool, settings, slots_are_free};
+use support::journal::duplicates;
+use support::leak::LeakCheck;
+use support::scratch::Scratch;
+use support::server::EchoServer;
 use support::wait::wait_until;
-use tokio::task::block_in_place;
-use trunkline::{Error, State};
+use tokio::task::{JoinSet, block_in_place};
+use tokio::time::Instant;
+use tonic::Status;
+use trunkline::{Connector, Error, Retry, State};
 
 /// Long enough that calls are under way whenever a server dies.
 const HANDLER: Duration = Duration::from_millis(20);
@@ -114,6 +121,50 @@ async fn row_04_rolling_restart_killed() {
     ];
     rig.score("4", reports, Some(recovery), &figures).await;
     assert!(slowest <= limit(Duration::from_secs(3)), "{slowest:?}");
+}
+
+/// A server that retires its connections all the time, each under full load, loses and repeats nothing: what it answered
+/// last arrives although it closes while requests are on their way to it, and those it knows to be unprocessed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_retired_under_load_lose_nothing() {
+    const STREAMS: u32 = 64;
+    let leaks = LeakCheck::start().await;
+    let scratch = Scratch::new();
+    let server = EchoServer::builder("a")
+        .max_concurrent_streams(STREAMS)
+        .max_connection_age(Duration::from_millis(50))
+        .unix(scratch.path("a.sock"));
+    let channel = settings(Connector::unix(server.path()))
+        .retry(Retry::none())
+        .pool(pool().max_connections(1))
+        .timeout(LIMIT)
+        .wait_for_ready(true)
+        .connect()
+        .await
+        .unwrap();
+    let mut callers = JoinSet::new();
+    let end = Instant::now() + rows::duration() / 3;
+    for caller in 0..200 {
+        let channel = channel.clone();
+        callers.spawn(async move {
+            for id in caller * 1_000_000.. {
+                call(channel.clone(), id).await?;
+                if Instant::now() >= end {
+                    break;
+                }
+            }
+            Ok::<_, Status>(())
+        });
+    }
+    for result in callers.join_all().await {
+        result.unwrap();
+    }
+    let journal = server.journal();
+    assert!(journal.accepted() >= 10, "{} connections", journal.accepted());
+    assert_eq!(duplicates([journal.handled()]), [0; 0]);
+    slots_are_free(&channel, STREAMS as usize).await;
+    drop((channel, server));
+    leaks.finish().await;
 }
 
 /// Kills a server, and waits until the channels know. Gives the most calls of the single channel that can have been on

@@ -16,9 +16,13 @@ use rows::dials::Dials;
 use rows::panics::Panics;
 use rows::rig::{LIMIT, STREAMS, pool, server, settings, slots_are_free};
 use rows::{limit, number};
+use support::frames::{code, setting};
 use support::journal::duplicates;
 use support::leak::LeakCheck;
+use support::raw_peer::RawPeer;
+use support::reaction::Reaction;
 use support::report::Report;
+use support::scratch::Scratch;
 use support::server::EchoServer;
 use support::wait::{wait_equal, wait_until, within};
 use tokio::task::JoinSet;
@@ -177,6 +181,33 @@ async fn row_34_pool_full() {
         "{longest:?}"
     );
     assert_eq!(panics.count(), 0);
+}
+
+/// Calls that wait for a stream when their connection is retired move to the next one. Each has its turn there, however
+/// long it took to notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queued_calls_follow_to_the_next_connection() {
+    const CALLS: u64 = 500;
+    let leaks = LeakCheck::start().await;
+    let scratch = Scratch::new();
+    let streams = [(setting::MAX_CONCURRENT_STREAMS, 8)];
+    let peer = RawPeer::unix(scratch.path("peer.sock")).serve(&streams, |request| {
+        let echo = Reaction::echo(request, "peer").after(Duration::from_millis(1));
+        if request.connection < 3 && request.nth_on_connection == 20 {
+            // Those above are looked at by nobody.
+            return echo.after_goaway(request.stream, code::NO_ERROR, "");
+        }
+        echo
+    });
+    let connector = settings(Connector::unix(peer.path())).pool(pool().max_connections(1));
+    let channel = connector.timeout(LIMIT * 2).connect().await.unwrap();
+    let mut report = Report::default();
+    burst(&channel, (1..=CALLS).map(request), &mut report).await;
+    assert!(report.failed.is_empty(), "{} of {CALLS}: {:?}", report.failed.len(), report.failed[0]);
+    assert_eq!(peer.seen().connections(), 4);
+    slots_are_free(&channel, 8).await;
+    drop((channel, peer));
+    leaks.finish().await;
 }
 
 /// Weights hold at the servers, in their order and in sum.
