@@ -57,6 +57,8 @@ struct Shared {
     headers_written: AtomicU32,
     /// Bytes came in since the driver last looked.
     bytes_read: AtomicBool,
+    /// A write failed; what the peer sent before is still being read.
+    unwritable: AtomicBool,
     /// A response came.
     answered: AtomicBool,
     command: AtomicU8,

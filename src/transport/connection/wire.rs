@@ -65,6 +65,7 @@ impl<T> Wire<T> {
         result.unwrap_or_else(|error| {
             let patience = Box::pin(tokio::time::sleep(PATIENCE));
             self.broken = Some(Broken { error, patience });
+            self.shared.unwritable.store(true, Ordering::Relaxed);
             // Nobody may be about to read.
             cx.waker().wake_by_ref();
             seeming
