@@ -99,16 +99,6 @@ pub(crate) fn stream_error(error: h2::Error, evidence: Evidence, stage: Stage) -
         .because(error)
 }
 
-/// The connection takes no more streams. Never the request's fault, although h2 calls it a user error when
-/// the stream ids are used up.
-pub(crate) fn connection_closed(error: h2::Error) -> Error {
-    let message = format!("the connection takes no more calls: {error}");
-    Error::new(Kind::Disconnected, Code::Unavailable, message)
-        .in_stage(Stage::Send)
-        .delivered(Delivery::NotSent)
-        .because(error)
-}
-
 /// The code of a stream reset, from the table "Errors" of gRPC's `PROTOCOL-HTTP2.md`.
 fn code_of_reset(reason: Reason) -> Code {
     match reason {

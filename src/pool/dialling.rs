@@ -12,7 +12,7 @@ use crate::retry::Backoff;
 use crate::time::Instant;
 use crate::transport::connection::End;
 
-use super::connections::{Book, Pool};
+use super::connections::{Book, Pool, Queue};
 use super::options::PROVEN_AFTER;
 
 /// Where the dialling of one endpoint stands.
@@ -181,20 +181,17 @@ impl Pool {
 
     /// Dials until no more connections are wanted.
     async fn dial(&self) {
+        let mut demand = Demand::default();
         loop {
             let next = lock(&self.book).dialling.next;
             if let Some(at) = next {
                 tokio::time::sleep_until(at).await;
             }
             let dialled = self.objects.timeout_get(&AT_ONCE).await;
-            let entered = self.queue.entered.load(Ordering::Acquire);
-            let before = self.queue.len();
-            let room = match dialled {
-                Ok(object) => self.admit(object),
-                Err(PoolError::Backend(error)) => {
-                    self.dial_failed(error);
-                    0
-                }
+            let unserved = demand.unserved(&self.queue);
+            match dialled {
+                Ok(object) => demand.served += self.admit(object).min(unserved),
+                Err(PoolError::Backend(error)) => self.dial_failed(error),
                 // Closed, or at the maximum: whoever frees a place looks again, unless it was freed just now,
                 // while this task was still running.
                 Err(_) => {
@@ -206,12 +203,9 @@ impl Pool {
                     }
                     return self.stop(&mut book);
                 }
-            };
+            }
             let mut book = lock(&self.book);
-            // Those who were served are still counted until they run, so count by what was granted.
-            let came = self.queue.entered.load(Ordering::Acquire) - entered;
-            let waiting = (before.saturating_sub(room) + came).min(self.queue.len());
-            if !self.wants_connection(&book, waiting) {
+            if !self.wants_connection(&book, demand.unserved(&self.queue)) {
                 return self.stop(&mut book);
             }
         }
@@ -228,6 +222,26 @@ impl Pool {
         book.dialling
             .failed(error, Instant::now(), &self.options.backoff);
         self.update(&mut book);
+    }
+}
+
+/// Counts the calls that no connection so far has room for. Those that a new connection served stand in the
+/// queue until they run, and would otherwise ask for one connection too many.
+#[derive(Default)]
+struct Demand {
+    /// Calls that were served and may not have left the queue yet.
+    served: usize,
+    /// How many had left it at the last look.
+    left: usize,
+}
+
+impl Demand {
+    fn unserved(&mut self, queue: &Queue) -> usize {
+        let left = queue.left.load(Ordering::Acquire);
+        let entered = queue.entered.load(Ordering::Acquire);
+        self.served = self.served.saturating_sub(left - self.left);
+        self.left = left;
+        (entered - left).saturating_sub(self.served)
     }
 }
 
