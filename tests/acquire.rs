@@ -31,6 +31,7 @@ use support::wait::{holds_within, wait_equal, wait_until, within};
 use tonic::Code;
 use trunkline::{
     CallOptions, Connector, Delivery, Endpoint, EndpointStatus, PinnedChannel, PoolOptions, Stage,
+    State,
 };
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
@@ -253,7 +254,12 @@ async fn it_keeps_its_connection_from_falling_idle() {
     let channel = connector.connect().await.unwrap();
     let pinned = channel.acquire().await.unwrap();
     let accepted = server.journal().accepted();
-    assert!(!holds_within(300 * MILLI, || server.journal().open() == 0).await);
+    let given_up = || status(&channel).connections != 1 || !pinned.is_open();
+    assert!(!holds_within(300 * MILLI, given_up).await);
+    assert_eq!(
+        (status(&channel).state, server.journal().open()),
+        (State::Ready, 1)
+    );
     pinned_call(&pinned, 1).await.unwrap();
     assert_eq!(server.journal().accepted(), accepted);
     drop(pinned);

@@ -274,3 +274,37 @@ async fn what_a_dialler_says_is_what_the_caller_reads() {
     drop(channel);
     leaks.finish().await;
 }
+
+#[tokio::test]
+async fn an_old_connection_serves_until_its_replacement_is_there() {
+    let leaks = LeakCheck::start().await;
+    let memory = Memory::serve();
+    let (dialler, counts) = scripted(move |_, dial| match dial {
+        2 => Fate::Hangs,
+        _ => Fate::Connects(memory.clone()),
+    });
+    let pool = PoolOptions::new()
+        .max_connections(1)
+        .connect_timeout(500 * MILLI)
+        .unix_connect_timeout(500 * MILLI)
+        .max_connection_age(600 * MILLI);
+    let connector = Connector::tcp("nowhere.test:1").dialer(dialler).pool(pool);
+    let channel = connector.connect().await.unwrap();
+    let mut states = channel.watch_state();
+    states.mark_unchanged();
+    wait_equal(LIMIT, 2, || counts.dials.load(SeqCst)).await;
+    for id in 0..10 {
+        unary(&channel, id).await.unwrap();
+    }
+    assert_eq!(
+        counts.over.load(SeqCst),
+        1,
+        "all while the second dial was under way"
+    );
+    // Its failure is no reason to be without a connection either.
+    wait_equal(LIMIT, 3, || counts.dials.load(SeqCst)).await;
+    unary(&channel, 10).await.unwrap();
+    assert!(!states.has_changed().unwrap(), "it was ready all the time");
+    drop(channel);
+    leaks.finish().await;
+}

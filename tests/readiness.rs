@@ -123,7 +123,8 @@ async fn connect_gives_up_at_its_limit_and_closes_what_it_opened() {
 async fn a_lazy_channel_makes_calls_wait_for_its_first_dial_and_no_longer() {
     let leaks = LeakCheck::start().await;
     let mut server = EchoServer::start_tcp("a");
-    let channel = connector(&[&server]).connect_lazy().unwrap();
+    let none = Retry::none();
+    let channel = connector(&[&server]).retry(none).connect_lazy().unwrap();
     assert_eq!(channel.status().state, State::Connecting);
     assert_eq!(unary(&channel, 1).await.unwrap().id, 1);
     drop(channel);

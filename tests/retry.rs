@@ -14,29 +14,26 @@
 mod client;
 mod support;
 
-use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use client::calls::{ask, endpoint, unary};
+use client::calls::{ask, endpoint, slow, unary};
 use client::expected::Expected;
 use support::calls::request;
-use support::h2_server::H2Peer;
 use support::leak::LeakCheck;
 use support::raw_peer::RawPeer;
 use support::reaction::Reaction;
-use support::response;
 use support::server::EchoServer;
 use support::wait::{wait_equal, within};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use trunkline::{
-    Backoff, BudgetLimits, CallOptions, Channel, Connector, Delivery, Endpoint, PoolOptions, Retry,
-    Stage,
+    Backoff, Balance, BudgetLimits, CallOptions, Candidate, Channel, Connector, Delivery, Endpoint,
+    Pick, PickRequest, Picker, Policy, PoolOptions, Retry, Stage,
 };
+use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
-use trunkline_proto::{EchoRequest, Message};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -80,8 +77,9 @@ async fn a_failed_call_is_made_again_elsewhere() {
     for server in &servers[..2] {
         server.behaviour().fail(1.0, Code::Unavailable);
     }
-    for id in 0..30 {
-        assert_eq!(unary(&channel, id).await.unwrap().server, "c");
+    let calls = (0..30).map(|id| slow(&channel, id, 0));
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().unwrap().server, "c");
     }
     // Each server at most once for a call: what was tried is tried last.
     for server in &servers {
@@ -99,6 +97,47 @@ async fn a_failed_call_is_made_again_elsewhere() {
     let stats = channel.stats();
     assert_eq!((stats.calls, stats.failed, stats.resends), (30, 0, 0));
     assert_eq!(stats.retries, a + b);
+    drop((channel, servers));
+    leaks.finish().await;
+}
+
+/// Would send every attempt to the first endpoint. Knows how many there are.
+#[derive(Clone, Debug, Default)]
+struct First(Arc<AtomicUsize>);
+
+impl Policy for First {
+    fn name(&self) -> &str {
+        "first"
+    }
+
+    fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        self.0.store(candidates.len(), SeqCst);
+        Box::new(self.clone())
+    }
+}
+
+impl Picker for First {
+    fn pick(&self, _: &PickRequest<'_>) -> Pick {
+        Pick::Endpoint(0)
+    }
+}
+
+#[tokio::test]
+async fn what_was_tried_is_tried_last_whatever_the_policy_says() {
+    let leaks = LeakCheck::start().await;
+    let servers = ["a", "b", "c"].map(EchoServer::start_tcp);
+    let first = First::default();
+    let channel = Connector::endpoints(servers.each_ref().map(endpoint))
+        .balance(Balance::custom(first.clone()))
+        .retry(quick().attempts(5))
+        .connect()
+        .await
+        .unwrap();
+    wait_equal(LIMIT, 3, || first.0.load(SeqCst)).await;
+    failing(&channel, 1, Code::Unavailable).await;
+    let mut times = servers.each_ref().map(|server| handled(server, 1));
+    times.sort_unstable();
+    assert_eq!(times, [1, 1, 3], "each before any again");
     drop((channel, servers));
     leaks.finish().await;
 }
@@ -265,81 +304,6 @@ async fn the_budget_stops_the_retries_of_an_outage() {
     }
     assert_eq!(server.journal().started() - before, 600);
     drop((channel, server));
-    leaks.finish().await;
-}
-
-#[tokio::test]
-async fn a_request_above_the_replay_buffer_is_sent_but_not_again() {
-    let leaks = LeakCheck::start().await;
-    let server = EchoServer::start_tcp("a");
-    let sized = |id, bytes, fail_code: u32| EchoRequest {
-        payload: vec![7; bytes],
-        fail_code,
-        ..request(id)
-    };
-    let channel = connect(&server, quick().replay_buffer(64 << 10)).await;
-    let new = CallOptions::new;
-    let (small, large) = (32 << 10, 1 << 20);
-    let reply = ask(&channel, sized(1, large, 0), new()).await.unwrap();
-    assert_eq!(reply.payload, vec![7; large]);
-    for (id, bytes, times) in [(2, small, 3), (3, large, 1), (4, 65_000, 3), (5, 66_000, 1)] {
-        let failed = ask(&channel, sized(id, bytes, 14), new()).await;
-        assert_eq!(failed.unwrap_err().code(), Code::Unavailable);
-        assert_eq!(handled(&server, id), times, "{bytes} bytes");
-    }
-
-    // A stream that outgrows it on the way.
-    let parts = (0..16).map(move |_| sized(6, 8 << 10, 0));
-    let mut client = EchoClient::new(channel.clone());
-    let joined = client
-        .client_stream(tokio_stream::iter(parts))
-        .await
-        .unwrap();
-    assert_eq!(joined.into_inner().payload, vec![7; 16 * (8 << 10)]);
-    let parts = (0..16).map(move |part| sized(7, 8 << 10, if part == 15 { 14 } else { 0 }));
-    let failed = client.client_stream(tokio_stream::iter(parts)).await;
-    assert_eq!(failed.unwrap_err().code(), Code::Unavailable);
-    assert_eq!((handled(&server, 6), handled(&server, 7)), (1, 1));
-    drop((client, channel, server));
-    leaks.finish().await;
-}
-
-#[tokio::test]
-async fn a_streaming_request_is_replayed_from_its_start_and_goes_on() {
-    let leaks = LeakCheck::start().await;
-    let peer = H2Peer::tcp();
-    let connector = Connector::tcp(peer.addr().to_string()).retry(quick());
-    let channel = connector.connect_lazy().unwrap();
-    let (messages, body) = mpsc::channel(4);
-    let mut client = EchoClient::new(channel.clone());
-    let calling =
-        tokio::spawn(async move { client.client_stream(ReceiverStream::new(body)).await });
-    messages.send(request(1)).await.unwrap();
-    let mut conn = peer.accept().await;
-    let mut first = conn.next().await;
-    let begun = poll_fn(|cx| first.body.poll_data(cx))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(begun, response::message(&request(1).encode_to_vec()));
-    first.fail(Code::Unavailable as i32, "again");
-
-    let mut second = conn.next().await;
-    messages.send(request(2)).await.unwrap();
-    messages.send(request(3)).await.unwrap();
-    drop(messages);
-    let (replayed, _) = second.read().await;
-    let ids = replayed
-        .iter()
-        .map(|it| EchoRequest::decode(&it[..]).unwrap().id);
-    assert_eq!(ids.collect::<Vec<_>>(), [1, 2, 3]);
-    second.ok(&[8, 1]);
-    let reply = within(LIMIT, "the call", calling).await.unwrap();
-    assert_eq!(reply.unwrap().into_inner().id, 1);
-    assert_eq!(channel.stats().retries, 1);
-    drop(channel);
-    conn.ended().await;
-    drop(peer);
     leaks.finish().await;
 }
 
