@@ -160,7 +160,11 @@ async fn connections_retired_under_load_lose_nothing() {
         result.unwrap();
     }
     let journal = server.journal();
-    assert!(journal.accepted() >= 10, "{} connections", journal.accepted());
+    assert!(
+        journal.accepted() >= 10,
+        "{} connections",
+        journal.accepted()
+    );
     assert_eq!(duplicates([journal.handled()]), [0; 0]);
     slots_are_free(&channel, STREAMS as usize).await;
     drop((channel, server));

@@ -203,7 +203,12 @@ async fn queued_calls_follow_to_the_next_connection() {
     let channel = connector.timeout(LIMIT * 2).connect().await.unwrap();
     let mut report = Report::default();
     burst(&channel, (1..=CALLS).map(request), &mut report).await;
-    assert!(report.failed.is_empty(), "{} of {CALLS}: {:?}", report.failed.len(), report.failed[0]);
+    assert!(
+        report.failed.is_empty(),
+        "{} of {CALLS}: {:?}",
+        report.failed.len(),
+        report.failed[0]
+    );
     assert_eq!(peer.seen().connections(), 4);
     slots_are_free(&channel, 8).await;
     drop((channel, peer));

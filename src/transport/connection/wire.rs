@@ -174,7 +174,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         if result.is_ready() {
             self.deferred = false;
         }
-        result.map(|result| Ok(self.keep_reading(cx, result, ())))
+        result.map(|result| {
+            self.keep_reading(cx, result, ());
+            Ok(())
+        })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
