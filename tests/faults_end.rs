@@ -87,7 +87,7 @@ async fn row_56_close_and_drop() {
         ("cut_off_ms", cut_off.as_millis() as u64),
         ("tasks_end_ms", ended.as_millis() as u64),
     ];
-    rig.score("56", reports, None, &figures).await;
+    rig.score("56", &reports, None, &figures).await;
     assert!(drained <= GRACE, "{drained:?}");
     assert!(slowest <= limit(Duration::from_millis(50)).as_millis() as u64);
     assert!(ended <= limit(Duration::from_secs(1)), "{ended:?}");
