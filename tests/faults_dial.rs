@@ -62,7 +62,6 @@ async fn row_10_connection_refused() {
     rig.ready(0, LIMIT).await;
     let reports = load.finish().await;
 
-    reports.no_idempotent_failed();
     let most = most_dials(down);
     for dials in &dials {
         assert!(dials.len() >= 2, "it is tried again and again");
@@ -76,7 +75,8 @@ async fn row_10_connection_refused() {
         ("dials", dials.iter().map(Vec::len).max().unwrap() as u64),
         ("dials_allowed", most as u64),
     ];
-    rig.score("10", reports, Some(recovery), &figures).await;
+    rig.score("10", &reports, Some(recovery), &figures).await;
+    reports.no_idempotent_failed();
     assert!(moved <= limit(Duration::from_millis(100)), "{moved:?}");
 }
 
@@ -91,10 +91,10 @@ async fn row_11_syn_dropped() {
     rig.ready(0, LIMIT).await;
     let reports = load.finish().await;
 
-    reports.no_idempotent_failed();
     let recovery = reports.recovery(fault);
     let figures = ended_at_the_limit(&dials);
-    rig.score("11", reports, Some(recovery), &figures).await;
+    rig.score("11", &reports, Some(recovery), &figures).await;
+    reports.no_idempotent_failed();
 }
 
 /// The limit covers what comes after the connect as well: a server that accepts, or even begins to speak, and then is
@@ -116,10 +116,10 @@ async fn row_12_silence_after_accept() {
     rig.ready(0, LIMIT).await;
     let reports = load.finish().await;
 
-    reports.no_idempotent_failed();
     let recovery = reports.recovery(fault);
     let figures = ended_at_the_limit(&dials);
-    rig.score("12", reports, Some(recovery), &figures).await;
+    rig.score("12", &reports, Some(recovery), &figures).await;
+    reports.no_idempotent_failed();
 }
 
 /// What can be wrong with a Unix socket's path has an error that says so; nothing is dialled without pause; and a server

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rows::calls::call;
 use rows::limit;
-use rows::rig::{LIMIT, Loads, Rig, pool, settings, slots_are_free};
+use rows::rig::{LIMIT, Loads, Reports, Rig, pool, settings, slots_are_free};
 use support::journal::duplicates;
 use support::leak::LeakCheck;
 use support::scratch::Scratch;
@@ -37,25 +37,17 @@ async fn row_02_one_server_killed() {
     let dead = rig.address(0);
     let reports = load.finish().await;
 
-    reports.no_idempotent_failed();
-    let failed = &reports.single.failed;
-    assert!(
-        failed.len() as u64 <= in_flight,
-        "{in_flight} on it: {failed:?}"
-    );
-    for failure in failed {
-        let error = Error::from_status(&failure.status).expect("the channel's error");
-        assert!(
-            error.is_disconnected() && error.maybe_processed(),
-            "{error:?}"
-        );
-        assert_eq!(error.endpoint(), Some(&*dead));
-    }
-    assert!(rig.servers[0].journal().cut() > 0, "nothing was under way");
-    assert_eq!(rig.servers[0].journal().started(), handled);
+    let journal = rig.servers[0].journal().clone();
     let recovery = reports.recovery(fault);
     let figures = [("in_flight", in_flight)];
-    rig.score("2", reports, Some(recovery), &figures).await;
+    rig.score("2", &reports, Some(recovery), &figures).await;
+    only_those_cut_off_failed(&reports, in_flight);
+    for failure in &reports.single.failed {
+        let error = Error::from_status(&failure.status).unwrap();
+        assert_eq!(error.endpoint(), Some(&*dead));
+    }
+    assert!(journal.cut() > 0, "nothing was under way");
+    assert_eq!(journal.started(), handled);
     assert!(
         recovery <= limit(Duration::from_millis(200)),
         "{recovery:?}"
@@ -75,9 +67,9 @@ async fn row_03_rolling_restart_graceful() {
     }
     let reports = load.finish().await;
 
-    reports.none_failed();
     let recovery = reports.recovery(fault);
-    rig.score("3", reports, Some(recovery), &[]).await;
+    rig.score("3", &reports, Some(recovery), &[]).await;
+    reports.none_failed();
 }
 
 /// A server that comes back after SIGKILL is found by itself, soon, and gets its third of the calls.
@@ -101,25 +93,13 @@ async fn row_04_rolling_restart_killed() {
     }
     let reports = load.finish().await;
 
-    reports.no_idempotent_failed();
-    let failed = &reports.single.failed;
-    assert!(
-        failed.len() as u64 <= in_flight,
-        "{in_flight} on them: {failed:?}"
-    );
-    for failure in failed {
-        let error = Error::from_status(&failure.status).expect("the channel's error");
-        assert!(
-            error.is_disconnected() && error.maybe_processed(),
-            "{error:?}"
-        );
-    }
     let recovery = reports.recovery(healed);
     let figures = [
         ("in_flight", in_flight),
         ("share_ms", slowest.as_millis() as u64),
     ];
-    rig.score("4", reports, Some(recovery), &figures).await;
+    rig.score("4", &reports, Some(recovery), &figures).await;
+    only_those_cut_off_failed(&reports, in_flight);
     assert!(slowest <= limit(Duration::from_secs(3)), "{slowest:?}");
 }
 
@@ -179,6 +159,24 @@ async fn kill(rig: &mut Rig, load: &Loads, server: usize) -> u64 {
     block_in_place(|| rig.servers[server].kill());
     wait_until(LIMIT, || !rig.states(server).contains(&State::Ready)).await;
     before + load.single.sent() - sent
+}
+
+/// Asserts that no call failed that could be repeated, and that of the others only such failed as were on their way to a
+/// server when it died, and say that they may have run there.
+fn only_those_cut_off_failed(reports: &Reports, in_flight: u64) {
+    reports.no_idempotent_failed();
+    let failed = &reports.single.failed;
+    assert!(
+        failed.len() as u64 <= in_flight,
+        "{in_flight} in flight: {failed:?}"
+    );
+    for failure in failed {
+        let error = Error::from_status(&failure.status).expect("the channel's error");
+        assert!(
+            error.is_disconnected() && error.maybe_processed(),
+            "{error:?}"
+        );
+    }
 }
 
 /// Waits until both channels use the server again, and it gets at least 3 of 10 calls.

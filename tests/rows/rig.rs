@@ -178,7 +178,7 @@ impl Rig {
     pub async fn score(
         self,
         row: &str,
-        reports: Reports,
+        reports: &Reports,
         recovery: Option<Duration>,
         figures: &[(&str, u64)],
     ) {
@@ -201,7 +201,7 @@ impl Rig {
             ("panics", panics),
         ];
         all.extend(figures);
-        let report = reports.retrying.joined(reports.single);
+        let report = reports.retrying.clone().joined(reports.single.clone());
         report.score_with(row, &twice, leak, recovery, &all);
         assert_eq!(panics, 0, "{row}: panics");
     }

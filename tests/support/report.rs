@@ -30,7 +30,7 @@ pub struct Outcome {
 }
 
 /// What became of all calls of a load.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How many were made.
     pub sent: u64,
