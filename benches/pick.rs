@@ -1,6 +1,7 @@
 //! The price of one pick: ns per pick and thread, by policy, size of the set and number of threads.
 //!
-//! `picker` is the picker alone, as a trait object. `set` loads it from an `ArcSwap` first, as a call does.
+//! `picker` is the picker alone, as a trait object. `set` loads it from an `ArcSwap` first, as a
+//! call does.
 
 // Criterion's macros make undocumented items; a bench reads the real clock.
 #![allow(missing_docs, clippy::disallowed_methods, clippy::disallowed_types)]
@@ -23,7 +24,8 @@ fn candidates(count: u64) -> Vec<Candidate> {
         .collect()
 }
 
-/// Lets `threads` threads run `pick` at once, `iterations` times each, and returns the mean time that one of them took.
+/// Lets `threads` threads run `pick` at once, `iterations` times each, and returns the mean time
+/// that one of them took.
 fn contend(
     threads: u32,
     iterations: u64,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use trunkline::Connector;
 use trunkline_proto::echo_client::EchoClient;
 use trunkline_proto::echo_server::{Echo, EchoServer};
@@ -174,11 +174,14 @@ impl Drop for Server {
 /// The child's part: serves until it is killed.
 #[tokio::main(flavor = "current_thread")]
 async fn serve() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{}", listener.local_addr().unwrap());
+    // Without nodelay the server's answers wait for the client's delayed ACKs.
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap())
+        .unwrap()
+        .with_nodelay(Some(true));
+    println!("{}", incoming.local_addr().unwrap());
     tonic::transport::Server::builder()
         .add_service(EchoServer::new(Answers))
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(incoming)
         .await
         .unwrap();
 }

@@ -14,6 +14,12 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// A whole response without a gRPC status, as to requests that are not gRPC.
+    pub(crate) const ANSWERED: Self = Self {
+        delivery: Delivery::Answered,
+        code: Code::Ok,
+    };
+
     pub(crate) fn of_error(error: &Error) -> Self {
         Self {
             delivery: error.delivery(),
@@ -34,7 +40,7 @@ impl Outcome {
 /// What the connection knows about a stream that failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evidence {
-    /// A byte of the stream's HEADERS frame may have left this process.
+    /// The stream's HEADERS frame, at least its head, may have left this process.
     pub(crate) written: bool,
     /// The peer's response headers were seen.
     pub(crate) answered: bool,

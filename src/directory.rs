@@ -113,8 +113,14 @@ impl Writer {
                 () = stop.cancelled() => return,
                 () = flips.notified() => self.publish(),
                 answer = next(&mut resolutions) => match answer {
-                    Some(Ok(resolution)) => self.apply(resolution),
-                    Some(Err(error)) => self.note_trouble(&error.to_string()),
+                    // A source that always has an answer must not keep its thread from everybody else.
+                    Some(answer) => {
+                        match answer {
+                            Ok(resolution) => self.apply(resolution),
+                            Err(error) => self.note_trouble(&error.to_string()),
+                        }
+                        tokio::task::coop::consume_budget().await;
+                    }
                     None => {
                         resolutions = None;
                         self.note_end();

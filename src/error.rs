@@ -172,7 +172,7 @@ impl Error {
         self.kind() == Kind::Closed
     }
 
-    /// Whether the call may have been processed: `false` proves that it was not.
+    /// Whether the call may have been processed, in any of its attempts: `false` proves that it was not.
     #[must_use]
     pub fn maybe_processed(&self) -> bool {
         matches!(

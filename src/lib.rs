@@ -1,4 +1,80 @@
-//! Client-side service connectivity for [tonic]: endpoints, pools of HTTP/2 connections, balancing, retries.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+//! Client-side service connectivity for [tonic]: give it the endpoints of a service, and every call
+//! gets to one that can answer it, or fails in time with an error that says what happened where.
+//!
+//! ```no_run
+//! use trunkline::{Connector, Endpoint, Retry};
+//! use trunkline_proto::{EchoRequest, echo_client::EchoClient}; // or what tonic generates for you
+//!
+//! # async fn call() -> Result<(), Box<dyn std::error::Error>> {
+//! let channel = Connector::endpoints([
+//!     Endpoint::tcp("server1.internal:50051").weight(3),
+//!     Endpoint::tcp("server2.internal:50051").weight(2),
+//!     Endpoint::unix("/run/app/plugin.sock"),
+//! ])
+//! .retry(Retry::exponential().attempts(3))
+//! .connect()
+//! .await?;
+//! let mut echo = EchoClient::new(channel.clone());
+//! echo.unary(EchoRequest::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How the parts fit
+//!
+//! ```text
+//! Discover ──► full set ──► directory ──► endpoint set, with its picker (swapped as one value)
+//!                               ▲                       │ read once per attempt
+//!             connection states ┘                       ▼
+//! request ──► Channel ──► attempt ──► picker ──► endpoint ──► pool: a stream slot ──► HTTP/2 stream
+//!                ▲                                                                         │
+//!                └─── resend, retry or give up ◄─── outcome ◄─── headers, trailers, error ◄┘
+//! ```
+//!
+//! - A [`Connector`] holds the settings and makes a [`Channel`]. Everything has a working default.
+//! - A [`Channel`] goes under any tonic client and takes raw requests ([`Channel::send`]). Clones
+//!   share everything. [`Channel::status`] shows each endpoint, [`Channel::acquire`] keeps a
+//!   sequence of calls on one connection.
+//! - [`Endpoint`]s are given, or found by a [`Discover`] of your own. A [`Balance`] picks among
+//!   those that are ready; [`Policy`] and [`Picker`] are for rules of your own.
+//! - Each endpoint has a pool of HTTP/2 connections ([`PoolOptions`]), opened by a [`Dial`].
+//! - [`Retry`] says which failed attempts are repeated. The pools' dialling backs off by itself.
+//!
+//! # Guarantees
+//!
+//! **Readiness is seen, not assumed.** An endpoint is ready once its HTTP/2 SETTINGS have come, not
+//! when a socket is open. Without a connection it gets no calls; it is dialled again with backoff,
+//! by a task and not by a call.
+//!
+//! **Work that no server has processed is sent again**, at once and elsewhere if possible: requests
+//! that were never written, that a GOAWAY left out, or (once per call) that were refused. That is
+//! no attempt and costs no budget.
+//!
+//! **Work that may have been processed is sent again only as configured.** The default is 3
+//! attempts, on `UNAVAILABLE` only, in a budget of 20 % of the calls plus 10 per second. A
+//! connection that breaks under a call is `UNAVAILABLE` too; where a repetition would do harm, use
+//! [`Retry::none`]. Nothing is repeated once a response has begun, nor a request that outgrew the
+//! replay buffer.
+//!
+//! **Every wait has a limit.** A call, from its start to the end of its response, has 30 s unless
+//! it or the channel says otherwise; servers are told by `grpc-timeout`. Dialling, waiting for a
+//! stream and the number of waiting calls have limits of their own.
+//!
+//! **Nothing is left behind.** Dropping a call resets its stream and gives back what it held. When
+//! the last clone of a channel and its last call are gone, its tasks and sockets go too;
+//! [`Channel::close`] ends them on demand and waits until they are gone.
+//!
+//! **An [`Error`] says what is known**: the endpoint, how far the attempt came, and whether the
+//! call may have been processed. [`Error::from_status`] finds it in the status that a generated
+//! client returned.
+//!
+//! # Features
+//!
+//! None: there is nothing to turn on or off yet. TLS, discovery through Consul, health checks and
+//! metrics are not in this version.
 
 mod address;
 pub mod balance;
@@ -34,3 +110,7 @@ pub use pool::{PoolOptions, State};
 pub use retry::{Backoff, BudgetLimits, Retry};
 pub use transport::connection::{Http2Options, Keepalive};
 pub use transport::dial::{BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

@@ -293,3 +293,30 @@ async fn no_time_at_all_sends_nothing() {
     drop((channel, server));
     leaks.finish().await;
 }
+
+/// tonic's servers answer CANCELLED when the time that they were told is over. A busy client reads that together with
+/// its own timer.
+#[tokio::test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "blocking the client's only thread is the point"
+)]
+async fn a_server_that_notices_the_deadline_first_does_not_change_the_status() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    let connector = Connector::endpoints([endpoint(&server)]);
+    let channel = connector.connect().await.unwrap();
+    let mut asked = tonic::Request::new(EchoRequest {
+        delay_ms: 10_000,
+        ..request(1)
+    });
+    asked.set_timeout(Duration::from_millis(100));
+    let mut client = EchoClient::new(channel.clone());
+    let call = tokio::spawn(async move { client.unary(asked).await });
+    wait_equal(LIMIT, 1, || server.journal().in_flight()).await;
+    std::thread::sleep(Duration::from_millis(200));
+    let status = within(LIMIT, "the call", call).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    drop((channel, server));
+    leaks.finish().await;
+}

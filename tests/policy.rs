@@ -16,7 +16,7 @@ mod support;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use client::calls::{ask, endpoint, unary};
@@ -276,6 +276,41 @@ impl Policy for Breaks {
         assert_eq!(candidates.len(), 1, "the policy is broken");
         Balance::round_robin().build(candidates)
     }
+}
+
+/// Panics when there is less to choose from than before.
+#[derive(Debug, Default)]
+struct BreaksOnLess(Arc<AtomicUsize>);
+
+impl Policy for BreaksOnLess {
+    fn name(&self) -> &str {
+        "breaks on less"
+    }
+
+    fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        let before = self.0.swap(candidates.len(), SeqCst);
+        assert!(before <= candidates.len(), "the policy is broken");
+        Balance::round_robin().build(candidates)
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_were_leaving_when_a_policy_panicked_are_closed_too() {
+    let leaks = LeakCheck::start().await;
+    let [a, b] = ["a", "b"].map(EchoServer::start_tcp);
+    let (teller, told) = Told::saying(Ok(vec![endpoint(&a), endpoint(&b)]));
+    let seen = Arc::<AtomicUsize>::default();
+    let policy = Balance::custom(BreaksOnLess(Arc::clone(&seen)));
+    let connector = Connector::discover(told).balance(policy);
+    let channel = connector.connect().await.unwrap();
+    let open = || [&a, &b].map(|server| server.journal().open());
+    wait_equal(LIMIT, [1, 1], open).await;
+    wait_equal(LIMIT, 2, || seen.load(SeqCst)).await;
+    teller.say([endpoint(&a)]);
+    wait_equal(LIMIT, State::Shutdown, || channel.status().state).await;
+    wait_equal(LIMIT, [0, 0], open).await;
+    drop((channel, teller, a, b));
+    leaks.finish().await;
 }
 
 #[tokio::test]

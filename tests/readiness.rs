@@ -105,6 +105,7 @@ async fn connect_gives_up_at_its_limit_and_closes_what_it_opened() {
         message: format!(
             "no endpoint was ready within 300ms: the only endpoint failed: {address}: {message}"
         ),
+        stage: Some(Stage::Handshake),
         ..expected
     };
     expected.check(&error);

@@ -2,10 +2,12 @@
 
 use super::randomness::split;
 
-/// Vose's alias table ("A linear algorithm for generating random numbers with a given distribution", 1991).
+/// Vose's alias table ("A linear algorithm for generating random numbers with a given
+/// distribution", 1991).
 ///
-/// The endpoints' weights are poured into as many cells of equal size, so that each cell holds its own endpoint and at most
-/// one other. A draw chooses the cell, and what is left of the draw one of the two.
+/// The endpoints' weights are poured into as many cells of equal size, so that each cell holds its
+/// own endpoint and at most one other. A draw chooses the cell, and what is left of the draw one of
+/// the two.
 #[derive(Debug)]
 pub(super) struct Alias {
     cells: Box<[Cell]>,
@@ -22,14 +24,16 @@ struct Cell {
 impl Alias {
     /// From the weight of each endpoint; `None` if all are 0.
     ///
-    /// The arithmetic is exact but for the last step, which rounds the split of a cell down to 2⁻³². Of a weight `w` among
-    /// `n` that sum up to `W` the own cell takes `n·w / W`, more than 2⁻³² if `w` is not 0: no endpoint is lost.
+    /// The arithmetic is exact but for the last step, which rounds the split of a cell down to
+    /// 2⁻³². Of a weight `w` among `n` that sum up to `W` the own cell takes `n·w / W`, more than
+    /// 2⁻³² if `w` is not 0: no endpoint is lost.
     pub(super) fn new(weights: &[u32]) -> Option<Self> {
         let size: u64 = weights.iter().copied().map(u64::from).sum();
         if size == 0 {
             return None;
         }
-        // In units in which a cell's size is the sum of the weights, so that nothing is divided. Fits: n and w are 32 bits.
+        // In units in which a cell's size is the sum of the weights, so that nothing is divided.
+        // Fits: n and w are 32 bits.
         let mut volumes: Vec<u64> = weights
             .iter()
             .map(|&weight| u64::from(weight) * weights.len() as u64)

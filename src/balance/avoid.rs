@@ -4,10 +4,11 @@ use super::{Pick, PickRequest, Picker};
 
 /// Asks the picker for one of `endpoints` endpoints that was not `tried` yet.
 ///
-/// The picker is asked up to 4 times, so that its shares hold among the endpoints left as far as may be (Finagle too picks
-/// again up to 4 times before it takes what it gets). If all its answers were tried, the next endpoint by index that was
-/// not is taken, and if all were, the last answer. Every answer but an endpoint is final. An index outside of the set, a
-/// mistake that only a policy of somebody's own makes, becomes [`Pick::Fail`].
+/// The picker is asked up to 4 times, so that its shares hold among the endpoints left as far as
+/// may be (Finagle too picks again up to 4 times before it takes what it gets). If all its answers
+/// were tried, the next endpoint by index that was not is taken, and if all were, the last answer.
+/// Every answer but an endpoint is final. An index outside of the set, a mistake that only a policy
+/// of somebody's own makes, becomes [`Pick::Fail`].
 ///
 /// For a first attempt `tried` is false throughout, and the picker is asked once.
 pub(crate) fn pick_avoiding<P: Picker + ?Sized>(

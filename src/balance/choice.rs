@@ -6,8 +6,8 @@ use super::{Candidate, Picker, Policy, Random, RoundRobin, Weighted, WeightedRan
 
 /// How calls are spread over the endpoints.
 ///
-/// The default follows the weights where they differ and takes turns where they do not: [`Balance::weighted`] without
-/// the demand that there be weights.
+/// The default follows the weights where they differ and takes turns where they do not:
+/// [`Balance::weighted`] without the demand that there be weights.
 ///
 /// It is a [`Policy`] too, so that a rule of your own can build on one of these.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,8 @@ impl Balance {
         }
     }
 
-    /// Whether this is [`Balance::default`], which nobody chose: then missing weights are no mistake.
+    /// Whether this is [`Balance::default`], which nobody chose: then missing weights are no
+    /// mistake.
     pub fn is_default(&self) -> bool {
         self.policy.is_none()
     }

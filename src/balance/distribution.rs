@@ -18,8 +18,8 @@ pub(super) enum Shares {
 pub(super) enum Picks {
     /// A repeating order: two picks per endpoint and thread, and 0.1 % for the rounding of weights.
     Even,
-    /// Independent draws: Pearson's chi-square test with p = 0.001. The draws are seeded, so that the test either always
-    /// passes or always fails.
+    /// Independent draws: Pearson's chi-square test with p = 0.001. The draws are seeded, so that
+    /// the test either always passes or always fails.
     Independent,
 }
 
@@ -178,8 +178,8 @@ fn chi_square(counts: &[u64], ideal: &[f64]) -> (f64, f64) {
     (statistic, (used().count() - 1) as f64)
 }
 
-/// The value that chi-square exceeds with p = 0.001: the approximation of Wilson and Hilferty (1931), 3 % too high at one
-/// degree of freedom, 1 % at ten.
+/// The value that chi-square exceeds with p = 0.001: the approximation of Wilson and Hilferty
+/// (1931), 3 % too high at one degree of freedom, 1 % at ten.
 fn critical(freedom: f64) -> f64 {
     const NORMAL: f64 = 3.090_2;
     if freedom == 0.0 {

@@ -1,8 +1,9 @@
 //! Choosing the endpoint of an attempt.
 //!
-//! A [`Policy`] is the configured rule; from the endpoints of one set it builds a [`Picker`], which chooses among them for
-//! as long as that set lives. Both see indexes, weights and metadata only: no addresses, no connections, no clock. Which
-//! endpoints are in the set (healthy, not drained) has been decided before; what a pick leads to is decided after.
+//! A [`Policy`] is the configured rule; from the endpoints of one set it builds a [`Picker`], which
+//! chooses among them for as long as that set lives. Both see indexes, weights and metadata only:
+//! no addresses, no connections, no clock. Which endpoints are in the set (healthy, not drained)
+//! has been decided before; what a pick leads to is decided after.
 //!
 //! | policy | order | weights | state a pick writes |
 //! |---|---|---|---|
@@ -11,11 +12,13 @@
 //! | [`Random`] | independent draws | ignored | none |
 //! | [`WeightedRandom`] | independent draws | followed | none |
 //!
-//! An endpoint of weight 0 is drained: no policy here picks it, unless every endpoint has weight 0; then all count as equal.
+//! An endpoint of weight 0 is drained: no policy here picks it, unless every endpoint has weight 0;
+//! then all count as equal.
 //!
-//! The even policies keep one sequence per thread (32 at most, then threads share): each thread's own picks are even, and the
-//! picks of `k` threads together are off by at most `k` times as much as those of one. One sequence for all threads would
-//! cost every pick a cache line fought over by all cores.
+//! The even policies keep a sequence for each thread (beyond 32 living threads, some share one):
+//! each thread's own picks are even, and the picks of `k` threads together are off by at most `k`
+//! times as much as those of one. A single sequence for all threads would cost every pick a cache
+//! line that all cores fight over.
 
 mod alias;
 mod avoid;

@@ -11,8 +11,8 @@ use http::{Extensions, HeaderMap};
 pub trait Picker: Send + Sync + Debug + 'static {
     /// Chooses the endpoint of one attempt.
     ///
-    /// Runs on the path of every call: it must not block, and should neither lock nor allocate. An index outside of the
-    /// set fails the attempt.
+    /// Runs on the path of every call: it must not block, and should neither lock nor allocate. An
+    /// index outside of the set fails the attempt.
     fn pick(&self, request: &PickRequest<'_>) -> Pick;
 }
 
@@ -23,12 +23,13 @@ pub trait Picker: Send + Sync + Debug + 'static {
 pub enum Pick {
     /// Use the endpoint with this index.
     Endpoint(usize),
-    /// No endpoint is fit for this request now: ask again when the set changes, until the call's deadline. A call that
-    /// does not wait for readiness fails as unavailable.
+    /// No endpoint is fit for this request now: ask again when the set changes, until the call's
+    /// deadline. A call that does not wait for readiness fails as unavailable.
     Wait,
     /// Fail this attempt for the reason given. The retry rules decide whether another one follows.
     Fail(Cow<'static, str>),
-    /// Fail the call for the reason given, without retries, even if it would wait for readiness: load is being shed.
+    /// Fail the call for the reason given, without retries, even if it would wait for readiness:
+    /// load is being shed.
     Drop(Cow<'static, str>),
 }
 

@@ -8,19 +8,68 @@ use super::Picker;
 
 /// Builds a [`Picker`] for each set of endpoints.
 ///
-/// Implement it for a rule of your own and pass it to [`Balance::custom`](super::Balance::custom).
+/// Implement it for a rule of your own and pass it to [`Balance::custom`](super::Balance::custom):
+///
+/// ```
+/// use std::hash::{DefaultHasher, Hash, Hasher};
+/// use trunkline::balance::{Balance, Candidate, Pick, PickRequest, Picker, Policy};
+///
+/// /// Each tenant has an endpoint of its own, and keeps it while the endpoint is there.
+/// #[derive(Debug)]
+/// struct ByTenant;
+///
+/// #[derive(Debug)]
+/// struct Tenants(Vec<u64>);
+///
+/// impl Policy for ByTenant {
+///     fn name(&self) -> &str {
+///         "by_tenant"
+///     }
+///
+///     fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+///         Box::new(Tenants(candidates.iter().map(Candidate::identity).collect()))
+///     }
+/// }
+///
+/// impl Picker for Tenants {
+///     fn pick(&self, request: &PickRequest<'_>) -> Pick {
+///         let Some(tenant) = request.headers().get("tenant") else {
+///             return Pick::Drop("a request without tenant".into());
+///         };
+///         let score = |index: &usize| {
+///             let mut hasher = DefaultHasher::new();
+///             (tenant, self.0[*index]).hash(&mut hasher);
+///             hasher.finish()
+///         };
+///         (0..self.0.len()).max_by_key(score).map_or(Pick::Wait, Pick::Endpoint)
+///     }
+/// }
+///
+/// let balance = Balance::custom(ByTenant);
+/// # let (mut headers, extensions) = (http::HeaderMap::new(), http::Extensions::new());
+/// # let pick = |order: [u64; 3], headers: &http::HeaderMap| {
+/// #     let picker = balance.build(&order.map(|identity| Candidate::new(identity, 1)));
+/// #     picker.pick(&PickRequest::new("/", headers, &extensions))
+/// # };
+/// # assert!(matches!(pick([7, 8, 9], &headers), Pick::Drop(_)));
+/// # headers.insert("tenant", http::HeaderValue::from_static("acme"));
+/// # let Pick::Endpoint(one) = pick([7, 8, 9], &headers) else { panic!() };
+/// # assert_eq!(pick([9, 8, 7], &headers), Pick::Endpoint(2 - one));
+/// ```
 pub trait Policy: Send + Sync + Debug + 'static {
     /// The policy's name, as status reports and logs show it: lower case, words joined by `_`.
     fn name(&self) -> &str;
 
     /// Builds the picker of one set of endpoints.
     ///
-    /// Called once for each change of the set (endpoints come and go, weights change, health flips), never with an empty
-    /// slice and never on the path of a call. The picker's indexes are indexes into `candidates`; the next set may order
-    /// its endpoints differently, so state that must outlive a set is kept in the policy, by [`Candidate::identity`].
+    /// Called once for each change of the set (endpoints come and go, weights change, health
+    /// flips), never with an empty slice and never on the path of a call. The picker's indexes are
+    /// indexes into `candidates`; the next set may order its endpoints differently, so state that
+    /// must outlive a set is kept in the policy, by [`Candidate::identity`].
     fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker>;
 
-    /// Whether the pickers look at [`Candidate::weight`]; configured weights that nobody reads are worth a warning.
+    /// Whether the pickers look at [`Candidate::weight`]; configured weights that nobody reads are
+    /// worth a warning.
     ///
     /// Default: `false`.
     fn uses_weights(&self) -> bool {
@@ -37,7 +86,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// An endpoint without metadata. The crate makes these itself; the constructor is for tests of your own policies.
+    /// An endpoint without metadata. The crate makes these itself; the constructor is for tests of
+    /// your own policies.
     pub fn new(identity: u64, weight: u32) -> Self {
         Self {
             identity,
@@ -52,14 +102,17 @@ impl Candidate {
         self
     }
 
-    /// A number that stays with the endpoint through all sets of a process, whatever its index: a hash of its key.
+    /// A number that stays with the endpoint through all sets of a process, whatever its index: a
+    /// hash of its key.
     pub fn identity(&self) -> u64 {
         self.identity
     }
 
-    /// The endpoint's share of the calls, relative to the other weights. 0 means drained: it is not to be picked.
+    /// The endpoint's share of the calls, relative to the other weights. 0 means drained: it is not
+    /// to be picked.
     ///
-    /// Drained endpoints are left out of the set before [`Policy::build`], so that a policy may ignore the case.
+    /// Drained endpoints are left out of the set before [`Policy::build`], so that a policy may
+    /// ignore the case.
     pub fn weight(&self) -> u32 {
         self.weight
     }

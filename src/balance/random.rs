@@ -4,11 +4,12 @@ use super::randomness::{Draws, split};
 use super::usable::{Nobody, Usable, weights};
 use super::{Candidate, Pick, PickRequest, Picker, Policy};
 
-/// Picks independently of all picks before, with equal chance for each endpoint. Weights are ignored, except that 0 means
-/// drained.
+/// Picks independently of all picks before, with equal chance for each endpoint. Weights are
+/// ignored, except that 0 means drained.
 ///
-/// Of `m` picks an endpoint with the share `p` gets `m·p` ± `sqrt(m·p)`, give or take. [`RoundRobin`](super::RoundRobin)
-/// is more even; this one keeps no state at all, and many clients in step with each other don't exist.
+/// Of `m` picks an endpoint with the share `p` gets `m·p` ± `sqrt(m·p)`, give or take.
+/// [`RoundRobin`](super::RoundRobin) is more even; this one keeps no state at all, and many clients
+/// in step with each other don't exist.
 #[derive(Clone, Debug, Default)]
 pub struct Random {
     seed: Option<u64>,
@@ -20,7 +21,8 @@ impl Random {
         Self { seed: None }
     }
 
-    /// Draws the numbers that follow from `seed`, the same for each set. For tests: all threads share one counter.
+    /// Draws the numbers that follow from `seed`, the same for each set. For tests: all threads
+    /// share one counter.
     pub const fn with_seed(seed: u64) -> Self {
         Self { seed: Some(seed) }
     }

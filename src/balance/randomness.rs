@@ -1,4 +1,5 @@
-//! Where random numbers come from: each thread's own generator, or a seed that makes them repeatable.
+//! Where random numbers come from: each thread's own generator, or a seed that makes them
+//! repeatable.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -28,7 +29,8 @@ impl Draws {
         match self {
             Self::Thread => fastrand::u64(..),
             Self::Seeded(state) => {
-                // An odd step near 2^64 / golden ratio, so that neighbouring draws share no pattern of bits (Weyl sequence).
+                // An odd step near 2^64 / golden ratio, so that neighbouring draws share no pattern
+                // of bits (Weyl sequence).
                 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
                 Rng::with_seed(state.fetch_add(STEP, Relaxed)).u64(..)
             }
@@ -36,9 +38,9 @@ impl Draws {
     }
 }
 
-/// Splits a draw into an index below `n`, and a fraction of 64 bits that is independent of it: Lemire's multiplication
-/// ("Fast random integer generation in an interval", 2019). Without his rejection step indexes differ in their chance by
-/// less than `n` in 2^64.
+/// Splits a draw into an index below `n`, and a fraction of 64 bits that is independent of it:
+/// Lemire's multiplication ("Fast random integer generation in an interval", 2019). Without his
+/// rejection step indexes differ in their chance by less than `n` in 2^64.
 pub(super) fn split(draw: u64, n: usize) -> (usize, u64) {
     let product = u128::from(draw) * n as u128;
     ((product >> 64) as usize, product as u64)

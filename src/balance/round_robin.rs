@@ -7,10 +7,12 @@ use super::sequence::Sequences;
 use super::usable::{Nobody, Usable, weights};
 use super::{Candidate, Pick, PickRequest, Picker, Policy};
 
-/// Takes turns: each endpoint once, then each once more. Weights are ignored, except that 0 means drained.
+/// Takes turns: each endpoint once, then each once more. Weights are ignored, except that 0 means
+/// drained.
 ///
-/// Each thread goes round by itself, from a random start: the counts of one thread differ by at most 1 between endpoints,
-/// those of `k` threads together by at most `k`. A new set of endpoints starts anew.
+/// Each thread goes round by itself, from a random start: the counts of one thread differ by at
+/// most 1 between endpoints, those of `k` threads together by at most `k`. A new set of endpoints
+/// starts anew.
 #[derive(Clone, Debug, Default)]
 pub struct RoundRobin {
     seed: Option<u64>,

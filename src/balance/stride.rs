@@ -7,8 +7,8 @@ use fastrand::Rng;
 use super::sequence::Sequences;
 use super::{Pick, PickRequest, Picker};
 
-/// The greatest weight after scaling, and so the number of generations until the order repeats. A power of two, and that of
-/// `u16`, so that the arithmetic of generations wraps by itself.
+/// The greatest weight after scaling, and so the number of generations until the order repeats. A
+/// power of two, and that of `u16`, so that the arithmetic of generations wraps by itself.
 const TOP: u32 = 1 << 16;
 
 /// How many endpoints are looked at together: one for each bit of [`Place::due`].
@@ -16,19 +16,21 @@ const BLOCK: usize = 16;
 
 /// The static stride scheduler of gRFC A58.
 ///
-/// The endpoints stand in a ring. A pick walks on until it comes to one that is due in the present generation, that is,
-/// round of the ring: an endpoint of scaled weight `w` is due in exactly `w` of [`TOP`] generations, at equal distances,
-/// and the heaviest one in each. So no walk is longer than the ring, and a mean one takes `max / mean` steps.
+/// The endpoints stand in a ring. A pick walks on until it comes to one that is due in the present
+/// generation, that is, round of the ring: an endpoint of scaled weight `w` is due in exactly `w`
+/// of [`TOP`] generations, at equal distances, and the heaviest one in each. So no walk is longer
+/// than the ring, and a mean one takes `max / mean` steps.
 ///
 /// Differences from gRPC's own implementation:
-/// - The counter is the thread's own, and has room for the next 16 endpoints: whether they are due is found out at once,
-///   without a branch for each, and most picks only take the next bit. One compare-and-swap claims a pick; gRPC adds to a
-///   shared counter at each step.
-/// - Phases, which say when in the cycle an endpoint is due, are spread by the golden ratio in the order of the weights,
-///   and the ring is in random order. gRPC's phases are 0 and 1/2 by turns: then equal endpoints are due all together, and
-///   the heaviest one alone in the rounds between, each time after a walk round the whole ring. With 1 of 100 and 9,999
-///   of 13 that is 10,000 steps; here no walk among 10,000 endpoints takes 150 (unless the set is steeper than
-///   [`Weighted`](super::Weighted) accepts).
+/// - The counter is the thread's own; gRPC adds to a shared one at each step.
+/// - The counter has room for the next 16 endpoints: whether they are due is found out at once,
+///   without a branch for each, and most picks only take the next bit.
+/// - Phases, which say when in the cycle an endpoint is due, are spread by the golden ratio in the
+///   order of the weights, and the ring is in random order. gRPC's phases are 0 and 1/2 by turns:
+///   then equal endpoints are due all together, and the heaviest one alone in the rounds between,
+///   each time after a walk round the whole ring. With 1 of 100 and 9,999 of 13 that is 10,000
+///   steps; here hardly a walk takes 150, unless the set is steeper than
+///   [`Weighted`](super::Weighted) accepts.
 /// - Endpoints of weight 0 are left out; gRPC, to which 0 means "not known yet", takes the mean.
 #[derive(Debug)]
 pub(super) struct Stride {
@@ -177,15 +179,8 @@ mod tests {
             .map(|cell| cell.endpoint)
             .zip(0..)
             .collect();
-        let (mut place, mut last) = (
-            Place {
-                generation: 0,
-                block: 0,
-                due: 0,
-            },
-            0,
-        );
-        let (mut most, mut total) = (0, 0);
+        let mut place = Place::split(0);
+        let (mut last, mut most, mut total) = (0, 0, 0);
         for _ in 0..picks {
             let (after, endpoint) = stride.walk(place);
             let rounds = u64::from(after.generation.wrapping_sub(place.generation));

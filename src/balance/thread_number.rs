@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// The calling thread's number, which no other living thread has. Numbers of threads that ended are given away again, the
-/// smallest first, so that they stay as small as there are threads at a time.
+/// The calling thread's number, which no other living thread has. Numbers of threads that ended are
+/// given away again, the smallest first, so that they stay as small as there are threads at a time.
 ///
-/// What a thread did before it ended happens before everything that the next owner of its number does.
+/// What a thread did before it ended happens before everything that the next owner of its number
+/// does.
 ///
 /// `None` while the thread ends and has given its number back.
 pub(super) fn thread_number() -> Option<usize> {
@@ -79,7 +80,8 @@ mod tests {
 
     #[test]
     fn numbers_come_back() {
-        // One after the other; other tests' threads hold numbers too, but never as many as these are.
+        // One after the other; other tests' threads hold numbers too, but never as many as these
+        // are.
         const THREADS: usize = 1_000;
         let numbers = (0..THREADS).map(|_| thread::spawn(thread_number).join().unwrap().unwrap());
         let distinct: HashSet<usize> = numbers.collect();

@@ -15,7 +15,8 @@ pub(super) fn weights(candidates: &[Candidate]) -> Vec<u32> {
 #[derive(Debug)]
 pub(super) struct Usable {
     len: usize,
-    /// `None`: all of them, position and index are the same. That saves the usual case a memory access per pick.
+    /// `None`: all of them, position and index are the same. That saves the usual case a memory
+    /// access per pick.
     indexes: Option<Box<[u32]>>,
 }
 
@@ -76,7 +77,7 @@ mod tests {
     fn weights_are_kept_unless_all_are_zero() {
         assert_eq!(weights(&candidates(&[3, 0, 1])), [3, 0, 1]);
         assert_eq!(weights(&candidates(&[0, 0])), [1, 1]);
-        assert_eq!(weights(&[]), []);
+        assert!(weights(&[]).is_empty());
     }
 
     #[test]

@@ -8,22 +8,24 @@ use super::usable::{Nobody, Usable, weights};
 use super::weighted_random::WeightedLots;
 use super::{Candidate, Picker, Policy};
 
-/// How much more than the mean the greatest weight may be before even interleaving costs too much: a pick takes that many
-/// steps on average. Up to as many endpoints as this can never exceed it.
+/// How much more than the mean the greatest weight may be before even interleaving costs too much:
+/// a pick takes that many steps on average. Up to as many endpoints as this can never exceed it.
 const STEEPEST: u128 = 8;
 
 /// Picks in proportion to the weights, as evenly interleaved as they allow: the default.
 ///
-/// The algorithm is the static stride scheduler of gRPC ([gRFC A58]), without its lock or its shared counter. Each thread
-/// goes through the sequence by itself, from a random start. Equal weights make it [`RoundRobin`](super::RoundRobin).
+/// The algorithm is the static stride scheduler of gRPC ([gRFC A58]), without its lock or its
+/// shared counter. Each thread goes through the sequence by itself, from a random start. Equal
+/// weights make it [`RoundRobin`](super::RoundRobin).
 ///
-/// - With weights 5:1:1 no endpoint is picked more than 5 times running, and any 7,000 picks of a thread in a row are 5,000,
-///   1,000 and 1,000, give or take 2.
-/// - Weights count relative to the greatest one, in steps of 1/65,535 of it, rounded to the nearest and never to 0.
-///   Shares are therefore within 0.05 % of all picks of the exact ones.
-/// - A pick takes as many steps (of about 1 ns) as the greatest weight exceeds the mean one, on average. Where that is more
-///   than 8, so never with 8 endpoints or fewer, the picks are those of [`WeightedRandom`](super::WeightedRandom)
-///   instead: a single great weight among thousands of small ones would mean thousands of steps, and rounding errors.
+/// - With weights 5:1:1 no endpoint is picked more than 5 times running, and any 7,000 picks of a
+///   thread in a row are 5,000, 1,000 and 1,000, give or take 2.
+/// - Weights count relative to the greatest one, in steps of 1/65,536 of it, rounded to the nearest
+///   and never to 0. Shares are therefore within 0.02 % of all picks of the exact ones.
+/// - A pick takes as many steps (of about 1 ns) as the greatest weight exceeds the mean one, on
+///   average. Where that is more than 8, so never with 8 endpoints or fewer, the picks are those of
+///   [`WeightedRandom`](super::WeightedRandom) instead: a single great weight among thousands of
+///   small ones would mean thousands of steps, and rounding errors.
 ///
 /// [gRFC A58]: https://github.com/grpc/proposal/blob/master/A58-client-side-weighted-round-robin-lb-policy.md
 #[derive(Clone, Debug, Default)]
@@ -73,9 +75,10 @@ impl Policy for Weighted {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::distribution::{self, Picks, Shares, candidates, counts, picks};
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn distribution() {
@@ -87,37 +90,27 @@ mod tests {
         let mut weights = vec![10; 100];
         weights[17] = 1_000;
         weights[18] = 0;
-        distribution::check_set(
-            &Weighted::with_seed(5),
-            &weights,
-            Shares::ByWeight,
-            Picks::Independent,
-        );
+        let policy = Weighted::with_seed(5);
+        distribution::check_set(&policy, &weights, Shares::ByWeight, Picks::Independent);
     }
 
     #[test]
     fn equal_weights_take_turns_in_order() {
         let picker = Weighted::with_seed(1).build(&candidates(&[6, 0, 6, 6]));
         let picks = picks(&*picker, 300);
-        assert!(
-            picks
-                .windows(2)
-                .all(|two| matches!(two, [0, 2] | [2, 3] | [3, 0])),
-            "{picks:?}"
-        );
+        let in_order = |two: &[usize]| matches!(two, [0, 2] | [2, 3] | [3, 0]);
+        assert!(picks.windows(2).all(in_order), "{picks:?}");
     }
 
     #[test]
     fn five_to_one_to_one_is_even_everywhere() {
         for seed in 0..20 {
-            let picks = picks(
-                &*Weighted::with_seed(seed).build(&candidates(&[5, 1, 1])),
-                70_000,
-            );
+            let picker = Weighted::with_seed(seed).build(&candidates(&[5, 1, 1]));
+            let picks = picks(&*picker, 70_000);
             let longest = picks.chunk_by(|a, b| a == b).map(<[usize]>::len).max();
             assert!(
                 longest <= Some(5),
-                "{longest:?} times the same with seed {seed}"
+                "{longest:?} times running with seed {seed}"
             );
             for window in picks.windows(7_000).step_by(501) {
                 for (count, ideal) in counts(window, 3).into_iter().zip([5_000_u64, 1_000, 1_000]) {
@@ -134,17 +127,12 @@ mod tests {
     fn a_giant_among_ten_thousand_leaves_something_for_the_rest() {
         let mut weights = vec![1; 10_000];
         weights[4_711] = 20_000;
-        let counts = counts(
-            &picks(
-                &*Weighted::with_seed(6).build(&candidates(&weights)),
-                60_000,
-            ),
-            10_000,
-        );
+        let picker = Weighted::with_seed(6).build(&candidates(&weights));
+        let counts = counts(&picks(&*picker, 60_000), 10_000);
         let rest = 60_000 - counts[4_711];
         assert!(
             rest.abs_diff(20_000) < 1_000,
-            "{rest} picks of the rest, 20,000 expected"
+            "{rest} picks of the rest, not 20,000"
         );
     }
 
@@ -173,10 +161,13 @@ mod tests {
             let picks = picks(&*Weighted::with_seed(seed).build(&candidates(&weights)), PICKS);
             for (count, weight) in counts(&picks, weights.len()).into_iter().zip(&weights) {
                 let ideal = PICKS as f64 * f64::from(*weight) / sum;
-                // By lot: six standard deviations, and some more for rare endpoints, whose counts are no bell curve.
-                // In turns: what scaling rounds off (see the type's documentation), and the round not finished.
-                let bound = if steep { 6.0 * ideal.sqrt() + 12.0 } else { 0.0005 * PICKS as f64 + 3.0 };
-                prop_assert!((count as f64 - ideal).abs() <= bound, "{} for {} ± {}", count, ideal, bound);
+                // By lot: six standard deviations, and some more for rare endpoints, whose counts
+                // are no bell curve. In turns: what scaling rounds off (see the type's
+                // documentation), and the round not finished.
+                let in_turns = 0.0002 * PICKS as f64 + 3.0;
+                let bound = if steep { 6.0 * ideal.sqrt() + 12.0 } else { in_turns };
+                let off = (count as f64 - ideal).abs();
+                prop_assert!(off <= bound, "{} for {} ± {}", count, ideal, bound);
             }
         }
     }

@@ -5,10 +5,12 @@ use super::randomness::Draws;
 use super::usable::{Nobody, weights};
 use super::{Candidate, Pick, PickRequest, Picker, Policy};
 
-/// Picks independently of all picks before, each endpoint with a chance in proportion to its weight.
+/// Picks independently of all picks before, each endpoint with a chance in proportion to its
+/// weight.
 ///
-/// Chances are exact to 2⁻³², and no weight above 0 is too small to be picked. A pick costs the same however many endpoints
-/// there are and however their weights differ. [`Weighted`](super::Weighted) is more even.
+/// Chances are exact to 2⁻³², and no weight above 0 is too small to be picked. A pick costs the
+/// same however many endpoints there are and however their weights differ.
+/// [`Weighted`](super::Weighted) is more even.
 #[derive(Clone, Debug, Default)]
 pub struct WeightedRandom {
     seed: Option<u64>,
@@ -20,7 +22,8 @@ impl WeightedRandom {
         Self { seed: None }
     }
 
-    /// Draws the numbers that follow from `seed`, the same for each set. For tests: all threads share one counter.
+    /// Draws the numbers that follow from `seed`, the same for each set. For tests: all threads
+    /// share one counter.
     pub const fn with_seed(seed: u64) -> Self {
         Self { seed: Some(seed) }
     }

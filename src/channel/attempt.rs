@@ -8,6 +8,7 @@ use http_body::Body;
 use tonic::Status;
 
 use crate::balance::PickRequest;
+use crate::classify::Outcome;
 use crate::deadline::format_timeout;
 use crate::endpoint::Subchannel;
 use crate::error::{Error, Kind};
@@ -96,6 +97,13 @@ impl Head {
         let exchanged = lease.connection().exchange(request, body, tasks).await;
         exchanged.map_err(|error| error.at(&subchannel.name))
     }
+}
+
+/// The status, if the response is nothing else: such a response is not a commitment (gRFC A6).
+pub(super) fn trailers_only(response: &Response<Incoming>) -> Option<Outcome> {
+    http_body::Body::is_end_stream(response.body())
+        .then(|| Outcome::of_headers(response.headers()))
+        .flatten()
 }
 
 impl TimeLimit {

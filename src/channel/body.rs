@@ -97,7 +97,10 @@ impl Body for ResponseBody {
         };
         let polled = Pin::new(&mut running.incoming).poll_frame(cx);
         let frame = match polled {
-            Poll::Ready(frame) => frame,
+            Poll::Ready(frame) => match this.limit.as_ref() {
+                Some(limit) if limit.ends_at(&frame) => Some(Err(deadline_passed(Some(limit)))),
+                _ => frame,
+            },
             Poll::Pending => match this.deadline.as_pin_mut().map(|it| it.poll(cx)) {
                 Some(Poll::Ready(())) => Some(Err(deadline_passed(this.limit.as_ref()))),
                 _ => return Poll::Pending,
@@ -106,9 +109,8 @@ impl Body for ResponseBody {
         let ended = match &frame {
             Some(Ok(frame)) => match frame.trailers_ref() {
                 Some(trailers) => {
-                    if let Some(outcome) = Outcome::of_headers(trailers) {
-                        this.subchannel.record(outcome);
-                    }
+                    let outcome = Outcome::of_headers(trailers);
+                    this.subchannel.record(outcome.unwrap_or(Outcome::ANSWERED));
                     true
                 }
                 None => running.incoming.is_end_stream(),
@@ -118,7 +120,10 @@ impl Body for ResponseBody {
                 running.inner.counters.failed();
                 true
             }
-            None => true,
+            None => {
+                this.subchannel.record(Outcome::ANSWERED);
+                true
+            }
         };
         if ended {
             *this.running = None;
@@ -149,6 +154,24 @@ impl fmt::Debug for ResponseBody {
             .field("endpoint", &self.subchannel.name)
             .field("ended", &self.running.is_none())
             .finish_non_exhaustive()
+    }
+}
+
+impl TimeLimit {
+    /// Whether the call is over for lack of time although a frame came.
+    fn ends_at(&self, frame: &Option<Result<Frame<Bytes>, Error>>) -> bool {
+        match frame {
+            None => false,
+            Some(Err(error)) => self.explains(error.code()),
+            Some(Ok(frame)) => match frame.trailers_ref() {
+                Some(trailers) => {
+                    Outcome::of_headers(trailers).is_some_and(|outcome| self.explains(outcome.code))
+                }
+                // The timer is asked only when nothing is ready, and a reader that is slower than the peer
+                // never gets there.
+                None => self.has_passed(),
+            },
+        }
     }
 }
 

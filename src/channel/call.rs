@@ -15,7 +15,7 @@ use crate::time::Instant;
 use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
-use super::attempt::Head;
+use super::attempt::{Head, trailers_only};
 use super::body::Hold;
 use super::handle::Inner;
 use super::options::Settings;
@@ -31,24 +31,28 @@ pub(super) struct Call {
     /// The attempts that count. Resends of provably unprocessed work do not.
     attempts: u32,
     refused: bool,
-    /// An attempt may have been processed.
-    in_doubt: bool,
     /// What the budget gave for the next attempt. Given back if that is never sent.
     paid: Option<Withdrawal>,
     tried: Vec<u64>,
-    place: Place,
+    /// An attempt may have been processed, whatever became of later ones.
+    in_doubt: bool,
+    started: Instant,
+    /// What the call is waiting for, to say so when its deadline passes.
+    waiting: Waiting,
+    /// The endpoint that was picked last.
+    endpoint: Option<Arc<Subchannel>>,
     last_error: Option<Error>,
 }
 
-/// What the call is waiting for, to say so when its deadline passes.
-enum Place {
-    Endpoint,
-    Stream(Arc<Subchannel>),
-    Response(Arc<Subchannel>),
-    Backoff,
+#[derive(Clone, Copy, PartialEq)]
+enum Waiting {
+    ForEndpoint,
+    ForStream,
+    ForResponse,
+    ToRetry,
 }
 
-/// An endpoint's answer, and the slot it came on.
+/// An endpoint's answer, and what the call holds of it.
 struct Answer {
     response: Response<Incoming>,
     subchannel: Arc<Subchannel>,
@@ -69,10 +73,12 @@ impl Call {
             settings,
             attempts: 0,
             refused: false,
-            in_doubt: false,
             paid: None,
             tried: Vec::new(),
-            place: Place::Endpoint,
+            in_doubt: false,
+            started: now,
+            waiting: Waiting::ForEndpoint,
+            endpoint: None,
             last_error: None,
         }
     }
@@ -80,7 +86,7 @@ impl Call {
     /// Runs the call to its response's headers, under its deadline.
     pub(super) async fn run(mut self) -> Result<Response<ResponseBody>, Error> {
         self.inner.counters.started();
-        self.inner.budget.deposit(self.inner.age(Instant::now()));
+        self.inner.budget.deposit(self.inner.age(self.started));
         let result = match &self.settings.limit {
             None => self.attempts().await,
             // Timers have a tick of 1 ms, and requests are sent in less.
@@ -102,6 +108,9 @@ impl Call {
             })),
             Err(error) => {
                 self.inner.counters.failed();
+                // A call may have come here without a pause. Callers that repeat it in a loop would keep the
+                // runtime from the very tasks that connect the channel.
+                tokio::task::yield_now().await;
                 let error = if self.in_doubt && !error.maybe_processed() {
                     error.delivered(Delivery::MaybeProcessed)
                 } else {
@@ -130,7 +139,7 @@ impl Call {
             let result = self.attempt().await;
             let outcome = match &result {
                 // Response headers: the call is committed to this answer.
-                Ok(answer) => match answer.trailers_only() {
+                Ok(answer) => match trailers_only(&answer.response) {
                     Some(outcome) => outcome,
                     None => return result,
                 },
@@ -153,11 +162,17 @@ impl Call {
                     | Kind::Closed => return result,
                 },
             };
+            let limit = self.settings.limit.as_ref();
+            if limit.is_some_and(|limit| limit.explains(outcome.code)) {
+                return Err(self.deadline_passed());
+            }
             match self.decide(outcome) {
                 Verdict::GiveUp(reason) => {
                     return result.map_err(|error| error.given_up(reason.why()));
                 }
                 Verdict::ResendNow => {
+                    self.last_error = result.err();
+                    self.waiting = Waiting::ToRetry;
                     self.attempts -= 1;
                     self.refused |= outcome.delivery == Delivery::Refused;
                     self.inner.counters.resent();
@@ -166,8 +181,8 @@ impl Call {
                 }
                 Verdict::RetryAfter { delay, withdrawal } => {
                     self.paid = Some(withdrawal);
-                    self.place = Place::Backoff;
-                    // The slot is not needed while waiting.
+                    self.waiting = Waiting::ToRetry;
+                    // Drops an answer, and with it the slot: not needed while waiting.
                     self.last_error = result.err();
                     tokio::time::sleep(delay).await;
                 }
@@ -195,6 +210,7 @@ impl Call {
     /// Picks an endpoint, leases a slot of it and sends the request.
     async fn attempt(&mut self) -> Result<Answer, Error> {
         let (subchannel, lease) = self.lease().await?;
+        self.waiting = Waiting::ForResponse;
         let Some(body) = self.replay.reader() else {
             // `decide` saw to it; only a pump that ran on in between can have changed it.
             return Err(self.last_error.take().unwrap_or_else(unrepeatable));
@@ -203,39 +219,44 @@ impl Call {
             paid.spend();
             self.inner.counters.retried();
         }
-        self.place = Place::Response(Arc::clone(&subchannel));
         let limit = self.settings.limit.as_ref();
         let sent = self
             .head
             .send(body, &subchannel, &lease, limit, &self.inner.tasks);
-        let result = sent.await.map(|response| Answer {
-            response,
-            subchannel: Arc::clone(&subchannel),
-            lease,
-        });
-        let outcome = match &result {
-            Ok(answer) => answer.trailers_only(),
+        let sent = sent.await;
+        let outcome = match &sent {
+            Ok(response) => trailers_only(response),
             Err(error) => Some(Outcome::of_error(error)),
         };
         if let Some(outcome) = outcome {
             subchannel.record(outcome);
-            self.in_doubt |= matches!(
-                outcome.delivery,
-                Delivery::MaybeProcessed | Delivery::Answered
-            );
-            self.tried.push(subchannel.identity);
+            // Once each: resends have no other limit than the deadline.
+            if !self.tried.contains(&subchannel.identity) {
+                self.tried.push(subchannel.identity);
+            }
+            self.in_doubt |= !matches!(outcome.delivery, Delivery::NotSent | Delivery::Refused);
         }
-        result
+        sent.map(|response| Answer {
+            response,
+            subchannel,
+            lease,
+        })
     }
 
     async fn lease(&mut self) -> Result<(Arc<Subchannel>, Lease), Error> {
         let directory = Arc::clone(&self.inner.directory);
-        // Endpoints of the current set that can't be used although the set says so: it is about to change.
+        // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
+        // set they may be ready again; a call that still held them unready there would wait for one more change.
         let mut unready = Vec::new();
+        let mut unready_in = 0;
         loop {
-            self.place = Place::Endpoint;
+            self.waiting = Waiting::ForEndpoint;
             let (version, choice) = {
                 let set = directory.set();
+                if set.version != unready_in {
+                    unready.clear();
+                    unready_in = set.version;
+                }
                 let request = self
                     .head
                     .pick_request(&self.extensions)
@@ -244,7 +265,8 @@ impl Call {
             };
             match choice {
                 Choice::Use(subchannel) => {
-                    self.place = Place::Stream(Arc::clone(&subchannel));
+                    self.waiting = Waiting::ForStream;
+                    self.endpoint = Some(Arc::clone(&subchannel));
                     match subchannel.pool.lease().await {
                         Ok(lease) => return Ok((subchannel, lease)),
                         Err(LeaseError::Unready) => unready.push(subchannel.identity),
@@ -256,12 +278,8 @@ impl Call {
                 Choice::Fail(error) => {
                     self.last_error = Some(error);
                     directory.newer_than(version).await;
-                    unready.clear();
                 }
-                Choice::Wait => {
-                    directory.newer_than(version).await;
-                    unready.clear();
-                }
+                Choice::Wait => directory.newer_than(version).await,
             }
         }
     }
@@ -273,12 +291,18 @@ impl Call {
             .as_ref()
             .map(|it| it.timeout)
             .unwrap_or_default();
-        let (stage, name, doing) = match &self.place {
-            Place::Endpoint => (Stage::Pick, None, "waiting for an endpoint to be ready"),
-            Place::Stream(it) => (Stage::Pool, Some(&it.name), "waiting for a free stream"),
-            Place::Response(it) => (Stage::Response, Some(&it.name), "waiting for the response"),
-            Place::Backoff => (Stage::Pick, None, "waiting to retry"),
+        let (stage, doing) = match self.waiting {
+            Waiting::ForEndpoint => (Stage::Pick, "waiting for an endpoint to be ready"),
+            Waiting::ForStream => (Stage::Pool, "waiting for a free stream"),
+            Waiting::ForResponse => (Stage::Response, "waiting for the response"),
+            Waiting::ToRetry => (Stage::Pick, "waiting to retry"),
         };
+        let at_endpoint = matches!(stage, Stage::Pool | Stage::Response);
+        let name = self
+            .endpoint
+            .as_ref()
+            .map(|it| &it.name)
+            .filter(|_| at_endpoint);
         let mut message = format!("the deadline of {timeout:?} passed while {doing}");
         if let Some(name) = name {
             message.push_str(" of ");
@@ -289,13 +313,8 @@ impl Call {
             message.push_str("; before that: ");
             message.push_str(last.message());
         }
-        let error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
-            .in_stage(stage)
-            .delivered(if stage == Stage::Response {
-                Delivery::MaybeProcessed
-            } else {
-                Delivery::NotSent
-            });
+        self.in_doubt |= self.waiting == Waiting::ForResponse;
+        let error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message).in_stage(stage);
         let error = match name {
             Some(name) => error.about(name),
             None => error,
@@ -304,15 +323,6 @@ impl Call {
             Some(last) => error.because(last),
             None => error,
         }
-    }
-}
-
-impl Answer {
-    /// The status, if the response is nothing else: such a response is not a commitment (gRFC A6).
-    fn trailers_only(&self) -> Option<Outcome> {
-        http_body::Body::is_end_stream(self.response.body())
-            .then(|| Outcome::of_headers(self.response.headers()))
-            .flatten()
     }
 }
 

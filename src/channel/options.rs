@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Extensions, HeaderMap, HeaderValue};
+use tonic::Code;
 
 use crate::deadline::{Deadline, parse_timeout};
 use crate::time::Instant;
@@ -72,6 +73,19 @@ pub(super) struct TimeLimit {
     pub(super) deadline: Deadline,
     /// As the header says it while next to no time has passed; saves making one.
     pub(super) header: Option<HeaderValue>,
+}
+
+impl TimeLimit {
+    /// Whether a call that ended with `code` ended for lack of time. A server to which the deadline was told
+    /// may be first to end the call, and says CANCELLED; grpc-go and grpc-java too report their own deadline
+    /// then.
+    pub(super) fn explains(&self, code: Code) -> bool {
+        code == Code::Cancelled && self.has_passed()
+    }
+
+    pub(super) fn has_passed(&self) -> bool {
+        self.deadline.remaining(Instant::now()).is_zero()
+    }
 }
 
 /// What applies to one call.

@@ -21,7 +21,7 @@ use crate::time::Instant;
 use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
-use super::attempt::Head;
+use super::attempt::{Head, trailers_only};
 use super::body::Hold;
 use super::call::Call;
 use super::handle::Inner;
@@ -107,6 +107,16 @@ impl Pinned {
                 let result = tokio::time::timeout_at(limit.deadline.instant(), exchange).await;
                 result.unwrap_or_else(|_| Err(deadline_passed(limit, sent.into_inner())))
             }
+        };
+        let code = match &result {
+            Ok((response, _)) => trailers_only(response).map(|outcome| outcome.code),
+            Err(error) => Some(error.code()),
+        };
+        let result = match &limit {
+            Some(limit) if code.is_some_and(|code| limit.explains(code)) => {
+                Err(deadline_passed(limit, true))
+            }
+            _ => result,
         };
         match result {
             Ok((response, turn)) => {

@@ -47,8 +47,12 @@ pub struct EndpointStatus {
     pub for_how_long: Duration,
     /// The last thing that went wrong with connecting.
     pub last_error: Option<String>,
-    /// Failed dials in a row.
+    /// Failed dials in a row; 0 once one succeeded.
     pub failed_dials: u32,
+    /// Dials that succeeded since the endpoint became known.
+    pub connection_attempts_succeeded: u64,
+    /// Dials that failed since then.
+    pub connection_attempts_failed: u64,
     /// When it is dialled next, from now.
     pub next_dial: Option<Duration>,
     /// Connections that take calls.
@@ -150,6 +154,8 @@ impl EndpointStatus {
             for_how_long: Duration::ZERO,
             last_error: None,
             failed_dials: 0,
+            connection_attempts_succeeded: 0,
+            connection_attempts_failed: 0,
             next_dial: None,
             connections: 0,
             idle_connections: 0,
@@ -169,6 +175,8 @@ impl EndpointStatus {
             for_how_long: now.saturating_duration_since(pool.since),
             last_error: pool.last_error.map(|error| error.to_string()),
             failed_dials: pool.failed_dials,
+            connection_attempts_succeeded: pool.dials.0,
+            connection_attempts_failed: pool.dials.1,
             next_dial: pool.next_dial.map(|at| at.saturating_duration_since(now)),
             connections: pool.open,
             idle_connections: pool.idle,

@@ -165,5 +165,6 @@ fn not_ready(channel: &Channel, limit: Duration) -> Error {
         _ => directory.set().why_not_ready(),
     };
     let message = format!("no endpoint was ready within {limit:?}: {detail}");
-    Error::new(Kind::Timeout, Code::Unavailable, message).in_stage(Stage::Connect)
+    let stage = directory.set().failed_stage().unwrap_or(Stage::Connect);
+    Error::new(Kind::Timeout, Code::Unavailable, message).in_stage(stage)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -132,6 +133,12 @@ impl Endpoint {
                 Err(Error::config("endpoint.authority", problem))
             }
         }
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self::tcp(address.to_string())
     }
 }
 

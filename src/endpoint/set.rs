@@ -175,6 +175,14 @@ impl EndpointSet {
         }
     }
 
+    /// How far the dials that failed last came, the furthest of them.
+    pub(crate) fn failed_stage(&self) -> Option<Stage> {
+        let subchannels = self.members.iter().filter_map(|it| it.subchannel.as_ref());
+        subchannels
+            .filter_map(|it| it.pool.status().last_error?.stage())
+            .max_by_key(|stage| *stage as u8)
+    }
+
     /// One sentence: why nothing can be picked.
     pub(crate) fn why_not_ready(&self) -> String {
         match &self.blocked {

@@ -69,3 +69,11 @@ impl Subchannel {
         self.failed.load(Ordering::Relaxed)
     }
 }
+
+/// The directory closes the pools of endpoints that leave; this is for those it could not get to because
+/// foreign code panicked under it. A pool that nobody closes keeps its connections and dials on.
+impl Drop for Subchannel {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}

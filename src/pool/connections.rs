@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
 use deadpool::managed::{self, Object};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
@@ -21,6 +21,7 @@ use crate::transport::dial::Dial;
 use super::dialling::Dialling;
 use super::manager::{Made, Manager};
 use super::options::AGE_JITTER;
+use super::room::Room;
 use super::{PoolOptions, State};
 
 /// What all pools of a channel share.
@@ -45,8 +46,7 @@ pub(crate) struct Pool {
     pub(super) objects: managed::Pool<Manager>,
     /// The connections that take calls, oldest first. Written under `book`'s lock only.
     pub(super) open: ArcSwap<Vec<Arc<Pooled>>>,
-    /// One permit for each call that the open connections have room for.
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) room: Arc<Room>,
     pub(super) queue: Queue,
     /// Told when the pool stops being ready: nobody in the queue may count on it any more.
     pub(super) unready: Notify,
@@ -91,7 +91,7 @@ pub(crate) struct Pooled {
     pub(super) expires: Option<Instant>,
     /// Its place among deadpool's; taken when it goes home or retires.
     pub(super) object: Mutex<Option<Object<Manager>>>,
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) room: Arc<Room>,
 }
 
 /// A snapshot for `status()`.
@@ -101,6 +101,8 @@ pub(crate) struct PoolStatus {
     pub(crate) since: Instant,
     pub(crate) last_error: Option<Arc<Error>>,
     pub(crate) failed_dials: u32,
+    /// Successful and failed ones, in total.
+    pub(crate) dials: (u64, u64),
     pub(crate) next_dial: Option<Instant>,
     pub(crate) open: usize,
     pub(crate) idle: usize,
@@ -134,7 +136,7 @@ impl Pool {
                 tasks: context.tasks.clone(),
                 flips: Arc::clone(&context.flips),
                 open: ArcSwap::default(),
-                permits: Arc::new(Semaphore::new(0)),
+                room: Arc::new(Room::none()),
                 queue: Queue::default(),
                 unready: Notify::new(),
                 book: Mutex::new(Book {
@@ -169,7 +171,7 @@ impl Pool {
             connection: made.connection,
             born: made.born,
             object: Mutex::new(Some(object)),
-            permits: Arc::clone(&self.permits),
+            room: Arc::clone(&self.room),
         });
         let room = match pooled.connection.slots().admit() {
             Some(room) if !book.closed => room,
@@ -195,7 +197,7 @@ impl Pool {
         }
         book.dialling.succeeded(now);
         self.update(&mut book);
-        self.permits.add_permits(room);
+        self.room.gained(room);
         room
     }
 
@@ -217,7 +219,7 @@ impl Pool {
     /// For a connection that was taken out of `open`: no new calls, and its place at deadpool is free.
     fn put_down(&self, book: &mut Book, pooled: &Arc<Pooled>) {
         if let Some(lost) = pooled.connection.retire() {
-            self.permits.forget_permits(lost);
+            self.room.lost(lost);
         }
         pooled.detach();
         book.draining.retain(|it| it.strong_count() > 0);
@@ -231,7 +233,9 @@ impl Pool {
         };
         if *end != End::Local {
             let lived = now.saturating_duration_since(pooled.born);
-            book.dialling.lost(end, lived, now, &self.options.backoff);
+            let served = pooled.connection.has_answered();
+            book.dialling
+                .lost(end, lived, served, now, &self.options.backoff);
         }
         self.update(book);
         self.dial_if_wanted(book, self.queue.len());
@@ -281,12 +285,13 @@ impl Pool {
             since: book.since,
             last_error: book.dialling.last_error(),
             failed_dials: book.dialling.failures(),
+            dials: book.dialling.totals(),
             next_dial: book.dialling.next(),
             open: open.len(),
             idle: self.objects.status().size.saturating_sub(open.len()),
             draining: draining.len(),
             in_flight: all.map(|it| it.connection.slots().in_flight()).sum(),
-            room: self.permits.available_permits(),
+            room: self.room.available(),
             waiting: self.queue.len(),
         }
     }
@@ -308,15 +313,15 @@ impl Pooled {
 impl Observer for Pool {
     fn room_changed(&self, by: i64) {
         if let Ok(more) = usize::try_from(by) {
-            self.permits.add_permits(more);
+            self.room.gained(more);
         } else {
             let less = usize::try_from(by.unsigned_abs()).unwrap_or(usize::MAX);
-            self.permits.forget_permits(less);
+            self.room.lost(less);
         }
     }
 
     fn retired(&self, id: u64, lost_room: usize, end: &End) {
-        self.permits.forget_permits(lost_room);
+        self.room.lost(lost_room);
         let mut book = lock(&self.book);
         let open = self.open.load_full();
         let Some(pooled) = open.iter().find(|it| it.id == id) else {
@@ -327,7 +332,9 @@ impl Observer for Pool {
         let rest = open.iter().filter(|it| it.id != id).cloned().collect();
         self.open.store(Arc::new(rest));
         self.put_down(&mut book, pooled);
-        tracing::debug!(endpoint = %self.objects.manager().address, %end, "connection ended");
         self.lost(&mut book, pooled, Instant::now());
+        drop(book);
+        // Without the lock: a subscriber is foreign code.
+        tracing::debug!(endpoint = %self.objects.manager().address, %end, "connection ended");
     }
 }

@@ -1,6 +1,7 @@
 //! Opening connections: one at a time, in a task of its own, with backoff.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadpool::managed::{PoolError, Timeouts};
@@ -11,7 +12,7 @@ use crate::retry::Backoff;
 use crate::time::Instant;
 use crate::transport::connection::End;
 
-use super::connections::{Book, Pool};
+use super::connections::{Book, Pool, Queue};
 use super::options::PROVEN_AFTER;
 
 /// Where the dialling of one endpoint stands.
@@ -26,6 +27,9 @@ pub(super) struct Dialling {
     failing: bool,
     /// Failures in a row, as the backoff counts them.
     failures: u32,
+    /// Since the pool was made.
+    connected: u64,
+    failed: u64,
     next: Option<Instant>,
     last_error: Option<Arc<Error>>,
     /// The last success, until its connection has lived long enough.
@@ -39,6 +43,8 @@ impl Default for Dialling {
             owed: true,
             failing: false,
             failures: 0,
+            connected: 0,
+            failed: 0,
             next: None,
             last_error: None,
             unproven: None,
@@ -59,8 +65,14 @@ impl Dialling {
         self.failing
     }
 
+    /// Failures in a row, as far as there was no success after them.
     pub(super) fn failures(&self) -> u32 {
-        self.failures
+        if self.failing { self.failures } else { 0 }
+    }
+
+    /// Successes and failures since the pool was made.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.connected, self.failed)
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
@@ -76,6 +88,7 @@ impl Dialling {
     }
 
     pub(super) fn succeeded(&mut self, now: Instant) {
+        self.connected += 1;
         self.owed = false;
         self.failing = false;
         self.next = None;
@@ -84,17 +97,26 @@ impl Dialling {
 
     fn failed(&mut self, error: Error, now: Instant, backoff: &Backoff) {
         self.forgive(now);
-        self.owed = true;
+        self.failed += 1;
         self.count_failure(error, now, backoff);
     }
 
     /// A connection ended. One that lived long enough starts the backoff anew; one that did not counts as a
-    /// failure, or a peer that accepts and closes at once would be dialled in a tight loop.
-    pub(super) fn lost(&mut self, end: &End, lived: Duration, now: Instant, backoff: &Backoff) {
+    /// failure, or a peer that accepts and closes at once would be dialled in a tight loop: a draining proxy
+    /// does so, with an orderly GOAWAY. Only one that served calls first may be short-lived (nginx retires
+    /// connections after a number of requests).
+    pub(super) fn lost(
+        &mut self,
+        end: &End,
+        lived: Duration,
+        served: bool,
+        now: Instant,
+        backoff: &Backoff,
+    ) {
         self.forgive(now);
         self.unproven = None;
         let graceful = matches!(end, End::GoAway { graceful: true, .. });
-        if lived < PROVEN_AFTER && !graceful {
+        if lived < PROVEN_AFTER && !(graceful && served) {
             let error = Error::new(Kind::Connect, tonic::Code::Unavailable, end.to_string());
             self.count_failure(error.in_stage(Stage::Handshake), now, backoff);
             return;
@@ -111,6 +133,8 @@ impl Dialling {
     }
 
     fn count_failure(&mut self, error: Error, now: Instant, backoff: &Backoff) {
+        // Calls avoid a failing endpoint, so none of them would ask for the next connection.
+        self.owed = true;
         self.failing = true;
         self.failures = self.failures.saturating_add(1);
         self.next = Some(now + backoff.delay(self.failures, fastrand::f64()));
@@ -157,35 +181,31 @@ impl Pool {
 
     /// Dials until no more connections are wanted.
     async fn dial(&self) {
+        let mut demand = Demand::default();
         loop {
             let next = lock(&self.book).dialling.next;
             if let Some(at) = next {
                 tokio::time::sleep_until(at).await;
             }
             let dialled = self.objects.timeout_get(&AT_ONCE).await;
-            let entered = self
-                .queue
-                .entered
-                .load(std::sync::atomic::Ordering::Acquire);
-            let before = self.queue.len();
-            let room = match dialled {
-                Ok(object) => self.admit(object),
-                Err(PoolError::Backend(error)) => {
-                    self.dial_failed(error);
-                    0
+            let unserved = demand.unserved(&self.queue);
+            match dialled {
+                Ok(object) => demand.served += self.admit(object).min(unserved),
+                Err(PoolError::Backend(error)) => self.dial_failed(error),
+                // Closed, or at the maximum: whoever frees a place looks again, unless it was freed just now,
+                // while this task was still running.
+                Err(_) => {
+                    let mut book = lock(&self.book);
+                    if self.objects.status().size < self.options.max
+                        && self.wants_connection(&book, self.queue.len())
+                    {
+                        continue;
+                    }
+                    return self.stop(&mut book);
                 }
-                // Closed, or at the maximum: whoever frees a place looks again.
-                Err(_) => return self.stop(&mut lock(&self.book)),
-            };
+            }
             let mut book = lock(&self.book);
-            // Those who were served are still counted until they run, so count by what was granted.
-            let came = self
-                .queue
-                .entered
-                .load(std::sync::atomic::Ordering::Acquire)
-                - entered;
-            let waiting = (before.saturating_sub(room) + came).min(self.queue.len());
-            if !self.wants_connection(&book, waiting) {
+            if !self.wants_connection(&book, demand.unserved(&self.queue)) {
                 return self.stop(&mut book);
             }
         }
@@ -197,11 +217,31 @@ impl Pool {
     }
 
     fn dial_failed(&self, error: Error) {
-        let mut book = lock(&self.book);
         tracing::debug!(endpoint = %self.objects.manager().address, %error, "dial failed");
+        let mut book = lock(&self.book);
         book.dialling
             .failed(error, Instant::now(), &self.options.backoff);
         self.update(&mut book);
+    }
+}
+
+/// Counts the calls that no connection so far has room for. Those that a new connection served stand in the
+/// queue until they run, and would otherwise ask for one connection too many.
+#[derive(Default)]
+struct Demand {
+    /// Calls that were served and may not have left the queue yet.
+    served: usize,
+    /// How many had left it at the last look.
+    left: usize,
+}
+
+impl Demand {
+    fn unserved(&mut self, queue: &Queue) -> usize {
+        let left = queue.left.load(Ordering::Acquire);
+        let entered = queue.entered.load(Ordering::Acquire);
+        self.served = self.served.saturating_sub(left - self.left);
+        self.left = left;
+        (entered - left).saturating_sub(self.served)
     }
 }
 

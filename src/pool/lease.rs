@@ -36,7 +36,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let room = self.0.connection.slots().release();
         if room > 0 {
-            self.0.permits.add_permits(room);
+            self.0.room.gained(room);
         }
     }
 }
@@ -54,17 +54,28 @@ impl Pool {
 
     fn try_lease(&self) -> Option<Lease> {
         // Fails while others wait: freed permits go to them directly.
-        self.permits.try_acquire().ok()?.forget();
-        self.claim()
+        if self.room.try_take() {
+            self.claim()
+        } else {
+            None
+        }
     }
 
     /// Turns a permit, already forgotten, into a slot: on the oldest connection with room, so that surplus
     /// connections fall idle. `None` if the room is gone since the permit was issued (a connection ended or
     /// its limit fell): the permit is gone with it.
     fn claim(&self) -> Option<Lease> {
-        let open = self.open.load();
-        let free = open.iter().find(|it| it.connection.slots().claim())?;
-        Some(Lease(Arc::clone(free)))
+        loop {
+            let open = self.open.load();
+            if let Some(free) = open.iter().find(|it| it.connection.slots().claim()) {
+                return Some(Lease(Arc::clone(free)));
+            }
+            // The room may be on a connection that was opened in between: others took what was left here.
+            if Arc::ptr_eq(&open, &self.open.load()) {
+                self.room.void();
+                return None;
+            }
+        }
     }
 
     async fn wait_for_lease(&self) -> Result<Lease, LeaseError> {
@@ -84,18 +95,15 @@ impl Pool {
         }
         let free = async {
             loop {
-                match self.permits.acquire().await {
-                    Ok(permit) => permit.forget(),
-                    Err(_) => return Err(LeaseError::Unready),
-                }
+                self.room.take().await;
                 if let Some(lease) = self.claim() {
-                    return Ok(lease);
+                    return lease;
                 }
             }
         };
         tokio::select! {
             biased;
-            lease = free => lease,
+            lease = free => Ok(lease),
             () = unready => Err(LeaseError::Unready),
             () = tokio::time::sleep(self.options.wait_timeout) => Err(LeaseError::TimedOut),
         }

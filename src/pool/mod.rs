@@ -9,6 +9,7 @@
 //! - `connections`: the open connections, and the endpoint's [`State`] that follows from them.
 //! - `dialling`: one task at a time that opens connections, with backoff.
 //! - `lease`: the right to one slot.
+//! - `room`: the permits.
 //! - `upkeep`: sends surplus connections home to deadpool, closes idle ones, replaces old ones.
 //! - `manager`: what deadpool calls to create and check a connection.
 
@@ -17,6 +18,7 @@ mod dialling;
 mod lease;
 mod manager;
 mod options;
+mod room;
 mod state;
 mod upkeep;
 

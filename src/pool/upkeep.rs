@@ -60,7 +60,7 @@ impl Pool {
             *object = Some(made);
             return false;
         };
-        self.permits.forget_permits(room);
+        self.room.lost(room);
         *lock(&made.idle_since) = now;
         drop::<Object<_>>(made);
         true

@@ -15,7 +15,7 @@ const MOST_ATTEMPTS: u32 = 5;
 /// ```
 /// use std::time::Duration;
 /// use tonic::Code;
-/// use trunkline::retry::{Backoff, Retry};
+/// use trunkline::{Backoff, Retry};
 ///
 /// let retry = Retry::exponential()
 ///     .attempts(4)
@@ -108,13 +108,13 @@ impl Retry {
         self
     }
 
-    /// The limits for the channel's [`Budget`](super::Budget).
+    /// How much the channel as a whole may retry.
     #[must_use]
     pub const fn budget_limits(&self) -> BudgetLimits {
         self.budget
     }
 
-    /// The limit for each call's [`Replay`](super::Replay), in bytes.
+    /// How much of a request is kept to send it again, in bytes.
     #[must_use]
     pub const fn replay_limit(&self) -> usize {
         self.replay_buffer

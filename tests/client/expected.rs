@@ -27,9 +27,9 @@ pub struct Expected {
     pub message: String,
 }
 
-type Question = (&'static str, fn(&Error) -> bool);
+type Question = fn(&Error) -> bool;
 
-const QUESTIONS: [Question; 10] = [
+const QUESTIONS: [(&str, Question); 10] = [
     ("config", Error::is_config),
     ("connect", Error::is_connect),
     ("timeout", Error::is_timeout),

@@ -7,7 +7,7 @@
 //! | file | role |
 //! |---|---|
 //! | `server` | the echo service on a real tonic server: start, kill, shut down, restart |
-//! | `raw_peer`, `raw_conn`, `raw_send` | an HTTP/2 server made of hand-written frames, scripted by the test |
+//! | `raw_peer`, `raw_conn`, `raw_send`, `raw_echo` | an HTTP/2 server made of hand-written frames, scripted by the test |
 //! | `raw_serve`, `reaction` | the same peer answering by itself, one reaction per request |
 //! | `h2_server` | a real `h2` server, where the test sees decoded requests |
 //! | `frames`, `response` | frames as bytes; the frames of a gRPC response |
@@ -15,6 +15,8 @@
 //! | `leak` | tasks and sockets back to where they were |
 //! | `load`, `report` | calls at a steady rate; what became of them |
 //! | `calls` | calls through tonic's own client |
+//! | `burst`, `body` | calls at once through any client; raw requests fed frame by frame |
+//! | `cutter` | a proxy that cuts connections after a number of bytes |
 //! | `wait` | waiting for a condition, with a limit |
 //! | `echo`, `behaviour`, `incoming`, `net`, `place`, `scratch`, `thread` | what the above are made of |
 
@@ -38,7 +40,10 @@
 )]
 
 pub mod behaviour;
+pub mod body;
+pub mod burst;
 pub mod calls;
+pub mod cutter;
 pub mod echo;
 pub mod frames;
 pub mod h2_server;
@@ -49,6 +54,7 @@ pub mod load;
 pub mod net;
 pub mod place;
 pub mod raw_conn;
+pub mod raw_echo;
 pub mod raw_peer;
 pub mod raw_send;
 pub mod raw_serve;

@@ -84,6 +84,20 @@ impl RawPeer {
         RawConn::new(accepted.expect("connections can be accepted"), &self.seen)
     }
 
+    /// The connection that `connecting` makes, with its handshake done, and what `connecting` gave.
+    pub async fn meet<T>(
+        &self,
+        settings: &[(u16, u32)],
+        connecting: impl Future<Output = T>,
+    ) -> (T, RawConn) {
+        let handshake = async {
+            let mut conn = self.accept().await;
+            conn.handshake(settings).await;
+            conn
+        };
+        tokio::join!(connecting, handshake)
+    }
+
     /// Stops listening: connecting is refused, accepted connections go on.
     pub fn stop_listening(&mut self) {
         self.listener = None;

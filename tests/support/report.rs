@@ -30,7 +30,7 @@ pub struct Outcome {
 }
 
 /// What became of all calls of a load.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How many were made.
     pub sent: u64,
@@ -76,6 +76,27 @@ impl Report {
         }
     }
 
+    /// Counts a call that a test made outside of a load.
+    pub fn count(&mut self, id: u64, result: Result<(), Status>) {
+        self.add(Outcome {
+            id,
+            result: Some(result),
+            at: Duration::ZERO,
+            latency: Duration::ZERO,
+        });
+    }
+
+    /// What became of the calls of both loads. The latencies are no longer in the order of their ends.
+    pub fn joined(mut self, other: Self) -> Self {
+        self.sent += other.sent;
+        self.ok += other.ok;
+        self.failed.extend(other.failed);
+        self.wrong.extend(other.wrong);
+        self.lost.extend(other.lost);
+        self.latencies.extend(other.latencies);
+        self
+    }
+
     /// How long calls went on failing after `healed` (since the start of the load); zero when none did.
     pub fn recovery(&self, healed: Duration) -> Duration {
         let failed = self.failed.iter().chain(&self.wrong).map(|call| call.at);
@@ -101,9 +122,25 @@ impl Report {
         leak: Leak,
         recovery: Option<Duration>,
     ) -> String {
+        self.line_with(row, duplicates, leak, recovery, &[])
+    }
+
+    /// The same with figures of the row's own.
+    pub fn line_with(
+        &self,
+        row: &str,
+        duplicates: &[u64],
+        leak: Leak,
+        recovery: Option<Duration>,
+        figures: &[(&str, u64)],
+    ) -> String {
+        let figures: String = figures
+            .iter()
+            .map(|(name, number)| format!(",{name:?}:{number}"))
+            .collect();
         let recovery = recovery.map_or("null".to_owned(), |time| time.as_millis().to_string());
         format!(
-            r#"{{"row":{row:?},"lost":{},"wrong":{},"dup":{},"failed":{},"leak":{},"recover_ms":{recovery}}}"#,
+            r#"{{"row":{row:?},"lost":{},"wrong":{},"dup":{},"failed":{},"leak":{},"recover_ms":{recovery}{figures}}}"#,
             self.lost.len(),
             self.wrong.len(),
             duplicates.len(),
@@ -114,7 +151,22 @@ impl Report {
 
     /// Prints the line and panics unless nothing was lost, wrong, duplicated or leaked: the zeros of every row.
     pub fn score(&self, row: &str, duplicates: &[u64], leak: Leak, recovery: Option<Duration>) {
-        println!("{}", self.line(row, duplicates, leak, recovery));
+        self.score_with(row, duplicates, leak, recovery, &[]);
+    }
+
+    /// The same with figures of the row's own.
+    pub fn score_with(
+        &self,
+        row: &str,
+        duplicates: &[u64],
+        leak: Leak,
+        recovery: Option<Duration>,
+        figures: &[(&str, u64)],
+    ) {
+        println!(
+            "{}",
+            self.line_with(row, duplicates, leak, recovery, figures)
+        );
         assert!(self.lost.is_empty(), "{row}: lost {:?}", self.lost);
         assert!(self.wrong.is_empty(), "{row}: wrong {:?}", self.wrong);
         assert!(duplicates.is_empty(), "{row}: twice {duplicates:?}");

@@ -38,7 +38,6 @@ pub(super) struct Driver {
     max_streams: usize,
     peer_limit: usize,
     pinger: Option<Pinger>,
-    keepalive: Option<Arc<KeepaliveState>>,
     observer: Option<(u64, Weak<dyn Observer>)>,
     close_limit: Option<Pin<Box<Sleep>>>,
 }
@@ -58,7 +57,6 @@ impl Driver {
             max_streams: usize::MAX,
             peer_limit: NO_SETTINGS_YET,
             pinger: None,
-            keepalive: None,
             observer: None,
             close_limit: None,
         }
@@ -71,7 +69,6 @@ impl Driver {
 
     pub(super) fn keepalive(mut self, keepalive: &Arc<KeepaliveState>) -> Self {
         self.pinger = Pinger::new(keepalive, self.h2.ping_pong());
-        self.keepalive = Some(Arc::clone(keepalive));
         self
     }
 
@@ -114,9 +111,9 @@ impl Driver {
                 too_many_pings: true,
                 ..
             },
-            Some(keepalive),
-        ) = (&end, &self.keepalive)
-            && let Some(interval) = keepalive.slow_down()
+            Some(pinger),
+        ) = (&end, &self.pinger)
+            && let Some(interval) = pinger.slow_down()
         {
             tracing::warn!(
                 ?interval,
@@ -161,6 +158,10 @@ impl Future for Driver {
             this.retire(end);
             return Poll::Ready(());
         }
+        // New calls would wait in vain until the peer's last words are read.
+        if this.probe.is_some() && this.shared.unwritable.load(Ordering::Relaxed) {
+            this.retire(End::Lost("connection lost: it can't be written".to_owned()));
+        }
         let idle = this.shared.slots.in_flight() == 0;
         if let Some(pinger) = &mut this.pinger
             && pinger.poll(cx, idle).is_ready()
@@ -180,7 +181,12 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.retire(End::Local);
+        // A panic is no decision of ours: the next dial must wait as after any other loss.
+        self.retire(if std::thread::panicking() {
+            End::Lost("the connection's task panicked".to_owned())
+        } else {
+            End::Local
+        });
     }
 }
 

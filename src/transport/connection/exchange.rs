@@ -8,10 +8,10 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::classify::{self, Evidence};
-use crate::error::{Delivery, Error, Stage};
+use crate::error::{Delivery, Error, Kind, Stage};
 use crate::task::Tasks;
 
 use super::incoming::Incoming;
@@ -36,15 +36,14 @@ impl Connection {
             .await
             .map_err(Error::request_body)?;
         let mut send = self.send.clone();
-        let failed_unsent = |error| self.shared.failure(error, Evidence::UNSENT, Stage::Send);
         // Before the request is given away: h2 does not hand it back.
         poll_fn(|cx| send.poll_ready(cx))
             .await
-            .map_err(failed_unsent)?;
+            .map_err(|error| self.shared.closed(error))?;
         let whole_and_empty = matches!(opening, Opening::Whole(None));
         let (mut response, mut stream) = send
             .send_request(head, whole_and_empty)
-            .map_err(failed_unsent)?;
+            .map_err(|error| self.shared.failure(error, Evidence::UNSENT, Stage::Send))?;
         drop(send);
         let failed = match opening {
             Opening::Whole(data) => {
@@ -63,6 +62,10 @@ impl Connection {
         };
         match (&mut response).await {
             Ok(response) => {
+                // Read first: a store by every call would move the cache line between cores.
+                if !self.shared.answered.load(Ordering::Relaxed) {
+                    self.shared.answered.store(true, Ordering::Relaxed);
+                }
                 Ok(response.map(|body| Incoming::new(body, Arc::clone(&self.shared), failed)))
             }
             Err(error) => {
@@ -84,6 +87,17 @@ impl Connection {
 }
 
 impl Shared {
+    /// The connection takes no more streams. That is never the request's fault, although h2 calls it a user
+    /// error when the stream ids are used up.
+    fn closed(&self, error: h2::Error) -> Error {
+        let failure = self.failure(error, Evidence::UNSENT, Stage::Send);
+        if failure.kind() == Kind::Request {
+            Error::new(Kind::Disconnected, Code::Unavailable, failure.message()).because(failure)
+        } else {
+            failure
+        }
+    }
+
     pub(super) fn failure(&self, error: h2::Error, evidence: Evidence, stage: Stage) -> Error {
         // h2 reports an end that this side chose as a broken pipe; the connection knows better.
         let known = self

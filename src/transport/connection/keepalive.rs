@@ -138,16 +138,10 @@ impl KeepaliveState {
         })
     }
 
-    fn interval(&self) -> Option<Duration> {
-        let factor = 1u32 << self.doublings.load(Ordering::Relaxed).min(16);
+    fn interval(&self, doublings: u32) -> Option<Duration> {
+        let factor = 1u32 << doublings.min(16);
         let interval = self.options.interval.filter(|_| self.on)?;
         Some(interval.saturating_mul(factor).min(MAX_TIME))
-    }
-
-    /// The server sent `too_many_pings`. Returns the new interval the first time, for the log.
-    pub(crate) fn slow_down(&self) -> Option<Duration> {
-        let before = self.doublings.fetch_add(1, Ordering::Relaxed);
-        self.interval().filter(|_| before == 0)
     }
 }
 
@@ -155,6 +149,8 @@ impl KeepaliveState {
 #[derive(Debug)]
 pub(super) struct Pinger {
     state: Arc<KeepaliveState>,
+    /// How often the endpoint's interval had doubled when the connection was made.
+    doublings: u32,
     interval: Duration,
     pings: PingPong,
     timer: Pin<Box<Sleep>>,
@@ -166,9 +162,11 @@ pub(super) struct Pinger {
 impl Pinger {
     /// `None` when keepalive is off for this endpoint.
     pub(super) fn new(state: &Arc<KeepaliveState>, pings: Option<PingPong>) -> Option<Self> {
-        let interval = state.interval()?;
+        let doublings = state.doublings.load(Ordering::Relaxed);
+        let interval = state.interval(doublings)?;
         Some(Self {
             state: Arc::clone(state),
+            doublings,
             interval,
             pings: pings?,
             timer: Box::pin(tokio::time::sleep(interval)),
@@ -177,10 +175,24 @@ impl Pinger {
         })
     }
 
+    /// The server sent `too_many_pings`: new connections to it get twice this one's interval. Connections that
+    /// are told together, or told twice, double it once. Returns the new interval if this changed it.
+    pub(super) fn slow_down(&self) -> Option<Duration> {
+        let doublings = self.doublings + 1;
+        let before = self.state.doublings.fetch_max(doublings, Ordering::Relaxed);
+        self.state
+            .interval(doublings)
+            .filter(|_| before < doublings)
+    }
+
     /// Any byte from the peer is a sign of life.
     pub(super) fn bytes_were_read(&mut self) {
         self.last_read = Instant::now();
-        self.waiting = false;
+        if self.waiting {
+            self.waiting = false;
+            // Otherwise it would run to the end of the timeout, which may be the longer one.
+            self.timer.as_mut().reset(self.last_read + self.interval);
+        }
     }
 
     /// Ready when the peer did not answer in time.

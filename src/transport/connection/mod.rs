@@ -57,6 +57,10 @@ struct Shared {
     headers_written: AtomicU32,
     /// Bytes came in since the driver last looked.
     bytes_read: AtomicBool,
+    /// A write failed; what the peer sent before is still being read.
+    unwritable: AtomicBool,
+    /// A response came.
+    answered: AtomicBool,
     command: AtomicU8,
     driver: AtomicWaker,
     end: OnceLock<End>,
@@ -149,6 +153,11 @@ impl Connection {
     /// Why it takes no more calls, once that is so.
     pub(crate) fn end(&self) -> Option<&End> {
         self.shared.end.get()
+    }
+
+    /// Whether a call on it was ever answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.shared.answered.load(Ordering::Relaxed)
     }
 
     /// Takes no new calls; closes when those that are on it have ended and all handles are dropped. Returns

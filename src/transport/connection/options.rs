@@ -82,7 +82,8 @@ impl Http2Options {
     }
 
     /// Largest header or trailer block the peer may send, in bytes after decompression. Default 16 KiB;
-    /// 1,024 to 16 MiB. A larger one fails its call. Raise it for large status details.
+    /// 1,024 to 16 MiB. Larger headers fail their call; of larger trailers the fields beyond the limit are
+    /// lost, and a block four times as large ends the connection. Raise it for large status details.
     #[must_use]
     pub fn max_header_list_size(mut self, bytes: u32) -> Self {
         self.max_header_list_size = bytes;

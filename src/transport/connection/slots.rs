@@ -64,8 +64,9 @@ impl Slots {
     }
 
     /// Lets the pool count on this connection. Returns the room that this adds; `None` if it is retired.
+    /// Counts as use: what was just opened is not surplus before a call could come.
     pub(crate) fn admit(&self) -> Option<usize> {
-        self.change(|word| (word.0 & RETIRED == 0).then_some(word.0 | ADMITTED))
+        self.change(|word| (word.0 & RETIRED == 0).then_some(word.0 | ADMITTED | TOUCHED))
             .map(|room| usize::try_from(room).unwrap_or(0))
     }
 

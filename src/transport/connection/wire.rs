@@ -1,12 +1,16 @@
-//! The byte stream under h2: holds writes back for one scheduler turn, and notes what was written.
+//! The byte stream under h2: holds writes back for one scheduler turn, notes what was written, and reads to the
+//! end when writing fails.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::Shared;
 
@@ -17,8 +21,13 @@ use super::Shared;
 /// burst is put off by one trip through the run queue: the calls that are ready now add their frames, and
 /// one `writev` takes them all. There is no timer and no copy, and a lone caller never waits.
 ///
-/// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame had a
-/// byte accepted, says of every stream whether the peer can have seen it.
+/// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame's head
+/// was accepted, says of every stream whether the peer can have seen it.
+///
+/// **Reading to the end.** A peer that shuts down answers its last calls, says in a GOAWAY which ones it did not
+/// look at, and closes; then writes to it fail while all that is still unread. h2 gives up at the first failed
+/// write, and those calls would be in doubt for nothing. So a failed write, and those after it, seem to succeed,
+/// and reading goes on to the end. Should that not come, the error of the write ends the connection.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
     io: T,
@@ -26,7 +35,19 @@ pub(super) struct Wire<T> {
     frames: FrameTracker,
     /// This burst was put off already.
     deferred: bool,
+    broken: Option<Broken>,
 }
+
+/// A write failed; reading has not come to an end yet.
+#[derive(Debug)]
+struct Broken {
+    error: io::Error,
+    patience: Pin<Box<Sleep>>,
+}
+
+/// How long a socket that can't be written may take to report the end of reading. Usually it is there already and
+/// the runtime has yet to notice.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl<T> Wire<T> {
     pub(super) fn new(io: T, shared: Arc<Shared>) -> Self {
@@ -35,7 +56,20 @@ impl<T> Wire<T> {
             shared,
             frames: FrameTracker::new(),
             deferred: false,
+            broken: None,
         }
+    }
+
+    /// Keeps the error of a failed write for later. `seeming` is what the write returns instead.
+    fn keep_reading<V>(&mut self, cx: &Context<'_>, result: io::Result<V>, seeming: V) -> V {
+        result.unwrap_or_else(|error| {
+            let patience = Box::pin(tokio::time::sleep(PATIENCE));
+            self.broken = Some(Broken { error, patience });
+            self.shared.unwritable.store(true, Ordering::Relaxed);
+            // Nobody may be about to read.
+            cx.waker().wake_by_ref();
+            seeming
+        })
     }
 
     /// Whether to put this write off. Wakes the task if so.
@@ -84,6 +118,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
         if buf.filled().len() > before {
             self.shared.bytes_read.store(true, Ordering::Relaxed);
         }
+        if result.is_pending()
+            && let Some(broken) = &mut self.broken
+        {
+            ready!(broken.patience.as_mut().poll(cx));
+            let again = io::ErrorKind::BrokenPipe.into();
+            return Poll::Ready(Err(std::mem::replace(&mut broken.error, again)));
+        }
         result
     }
 }
@@ -94,12 +135,15 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.broken.is_some() {
+            return Poll::Ready(Ok(buf.len()));
+        }
         if self.defer(cx) {
             return Poll::Pending;
         }
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         self.note(std::iter::once(buf), accepted(&result));
-        result
+        result.map(|result| Ok(self.keep_reading(cx, result, buf.len())))
     }
 
     fn poll_write_vectored(
@@ -107,12 +151,16 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let offered = || bufs.iter().map(|buf| buf.len()).sum();
+        if self.broken.is_some() {
+            return Poll::Ready(Ok(offered()));
+        }
         if self.defer(cx) {
             return Poll::Pending;
         }
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.note(bufs.iter().map(|buf| &**buf), accepted(&result));
-        result
+        result.map(|result| Ok(self.keep_reading(cx, result, offered())))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -120,11 +168,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         let result = Pin::new(&mut self.io).poll_flush(cx);
         if result.is_ready() {
             self.deferred = false;
         }
-        result
+        result.map(|result| {
+            self.keep_reading(cx, result, ());
+            Ok(())
+        })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -223,6 +277,75 @@ mod tests {
                 rest = later;
             }
             prop_assert_eq!(seen, expected);
+        }
+    }
+
+    /// A peer that has closed: writes fail, and this is left to read.
+    struct Closed {
+        unread: &'static [u8],
+        flushed: bool,
+    }
+
+    impl AsyncRead for Closed {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.unread.is_empty() {
+                return Poll::Pending;
+            }
+            let (now, later) = self.unread.split_at(buf.remaining().min(self.unread.len()));
+            buf.put_slice(now);
+            self.unread = later;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushed = true;
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_peer_sent_is_read_before_a_failed_write_ends_it() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        for flush_first in [false, true] {
+            let closed = Closed {
+                unread: b"the last words",
+                flushed: false,
+            };
+            let shared = Arc::new(Shared::default());
+            let mut wire = Wire::new(closed, Arc::clone(&shared));
+            if flush_first {
+                wire.flush().await.unwrap();
+            }
+            let preface = [0; PREFACE_LEN];
+            wire.write_all(&preface).await.unwrap();
+            wire.write_all(&frame(HEADERS, 7, 0)).await.unwrap();
+            wire.flush().await.unwrap();
+            assert_eq!(wire.io.flushed, flush_first);
+            let mut read = Vec::new();
+            let error = wire.read_to_end(&mut read).await.unwrap_err();
+            assert_eq!(read, b"the last words");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            // After the write that failed nothing was given away.
+            assert_eq!(shared.headers_written.load(Ordering::Relaxed), 0);
         }
     }
 

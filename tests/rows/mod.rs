@@ -1,0 +1,56 @@
+//! What the rows of the score card share: the channels under test, the calls of the load, and where faults are
+//! made or seen from inside the client.
+//!
+//! | file | role |
+//! |---|---|
+//! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
+//! | `calls` | one call with a nonce, and what counts as a wrong answer |
+//! | `dials` | a dialler that notes each dial |
+//! | `source` | endpoints that the test changes |
+//! | `stall` | listeners that never get a client connected |
+//! | `panics` | panics of the whole process, counted |
+//!
+//! A row takes `TRUNKLINE_ROW_SECONDS` (default 6): its fault lasts from one third of that time to two thirds. From
+//! 60 s on, limits on times are the score card's own; in shorter runs, which share a busy machine with others, they are
+//! ten times as long and only show that nothing hangs.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "as in `support`: each test compiles this anew and uses a part of it"
+)]
+
+pub mod calls;
+pub mod dials;
+pub mod panics;
+pub mod rig;
+pub mod source;
+pub mod stall;
+
+use std::time::Duration;
+
+/// How long the load of a row lasts.
+pub fn duration() -> Duration {
+    Duration::from_secs(number("TRUNKLINE_ROW_SECONDS", 6))
+}
+
+/// A limit of the score card on a time, as this run asserts it.
+pub fn limit(limit: Duration) -> Duration {
+    if duration() >= Duration::from_secs(60) {
+        limit
+    } else {
+        limit * 10
+    }
+}
+
+/// A number from the environment.
+pub fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().expect("the variable holds a number"),
+        Err(_) => default,
+    }
+}

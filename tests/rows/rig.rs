@@ -1,0 +1,345 @@
+//! Three servers, two channels over them, and the load on both.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tonic::Status;
+use trunkline::{Backoff, Channel, Connector, Endpoint, Keepalive, PoolOptions, Retry, State};
+
+use crate::support::journal::duplicates;
+use crate::support::leak::LeakCheck;
+use crate::support::load::{Load, RunningLoad};
+use crate::support::report::Report;
+use crate::support::server::EchoServer;
+use crate::support::wait::{holds_within, wait_until};
+
+use super::calls::call;
+use super::dials::Dials;
+use super::panics::Panics;
+use super::source::{Answers, TestSource};
+
+/// How long a condition may take that no row limits.
+pub const LIMIT: Duration = Duration::from_secs(5);
+
+/// The share of each channel in the load of 500 calls/s.
+const RATE: f64 = 250.0;
+
+/// Ids of the channel that does not retry begin here.
+pub const SINGLE_IDS: u64 = 1_000_000_000;
+
+/// The servers' stream limit.
+pub const STREAMS: usize = 200;
+
+/// The settings under which the rows are run.
+pub fn settings(connector: Connector) -> Connector {
+    let keepalive = Keepalive::every(Duration::from_millis(500))
+        .timeout(Duration::from_millis(500))
+        .allow_frequent();
+    connector
+        .keepalive(keepalive)
+        .pool(pool())
+        .timeout(Duration::from_secs(1))
+}
+
+/// The pool's part of the settings.
+pub fn pool() -> PoolOptions {
+    PoolOptions::new()
+        .connect_timeout(Duration::from_millis(500))
+        .unix_connect_timeout(Duration::from_millis(500))
+        .dial_backoff(Backoff::dialling().max(Duration::from_secs(2)))
+}
+
+/// The most dials that one endpoint can see within `span` when every one fails: the first at once, the others after
+/// the shortest delays of the settings' backoff.
+pub fn most_dials(span: Duration) -> usize {
+    let backoff = Backoff::dialling().max(Duration::from_secs(2));
+    let mut time = Duration::ZERO;
+    let mut dials = 1;
+    while time <= span {
+        time += backoff.delay(dials, 0.0);
+        dials += 1;
+    }
+    dials as usize
+}
+
+/// A row under load: servers, channels, and the watch for what must not be left behind.
+///
+/// Every call of the echo service may be repeated under the default retry policy, so a channel with it stands for
+/// idempotent calls. One that never repeats what may have been processed stands for all others: of its calls none may
+/// be handled twice.
+pub struct Rig {
+    pub servers: Vec<EchoServer>,
+    pub retrying: Side,
+    pub single: Side,
+    leaks: LeakCheck,
+    panics: Panics,
+}
+
+/// A channel, and the dialler that notes its dials.
+pub struct Side {
+    pub channel: Channel,
+    pub dials: Dials,
+}
+
+/// The endpoints of both channels.
+pub struct Endpoints([Answers; 2]);
+
+/// What a rig has before its channels.
+struct Parts {
+    servers: Vec<EchoServer>,
+    leaks: LeakCheck,
+    panics: Panics,
+}
+
+/// The load on both channels.
+pub struct Loads {
+    duration: Duration,
+    pub retrying: RunningLoad,
+    pub single: RunningLoad,
+}
+
+/// What became of it.
+pub struct Reports {
+    pub retrying: Report,
+    pub single: Report,
+}
+
+impl Rig {
+    /// Three servers with this delay, and channels that are connected to all of them.
+    pub async fn start(delay: Duration) -> Self {
+        let parts = Parts::start(delay).await;
+        let connector = || Connector::endpoints(endpoints(&parts.servers));
+        let channels = [connector(), connector().retry(Retry::none())];
+        parts.rig(channels).await
+    }
+
+    /// The same, with endpoints that can be changed. They are the three servers at first.
+    pub async fn start_discovered(delay: Duration) -> (Self, Endpoints) {
+        let parts = Parts::start(delay).await;
+        let (retrying, source) = TestSource::new();
+        let first = Connector::discover(source);
+        let (single, source) = TestSource::new();
+        let second = Connector::discover(source).retry(Retry::none());
+        let set = Endpoints([retrying, single]);
+        set.become_these(&endpoints(&parts.servers)).await;
+        (parts.rig([first, second]).await, set)
+    }
+
+    /// As the channels' errors and status write it.
+    pub fn address(&self, server: usize) -> String {
+        self.single.channel.status().endpoints[server]
+            .address
+            .clone()
+    }
+
+    /// Waits until both channels are connected to all servers.
+    pub async fn all_ready(&self) {
+        for nth in 0..self.servers.len() {
+            self.ready(nth, LIMIT).await;
+        }
+    }
+
+    /// Waits until both channels are connected to this server.
+    pub async fn ready(&self, server: usize, limit: Duration) {
+        wait_until(limit, || self.states(server) == [State::Ready; 2]).await;
+    }
+
+    /// How both channels are connected to this server.
+    pub fn states(&self, server: usize) -> [State; 2] {
+        [&self.retrying, &self.single].map(|side| side.channel.status().endpoints[server].state)
+    }
+
+    /// Begins to call through both channels, for as long as a row takes.
+    pub fn load(&self) -> Loads {
+        self.load_with(call)
+    }
+
+    /// The same with a call of your own.
+    pub fn load_with<F, Fut>(&self, call: F) -> Loads
+    where
+        F: Fn(Channel, u64) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let duration = super::duration();
+        let start = |channel: &Channel, first_id| {
+            let (channel, call) = (channel.clone(), call.clone());
+            let load = Load::new(RATE).duration(duration).first_id(first_id);
+            load.start(move |id| call(channel.clone(), id))
+        };
+        Loads {
+            duration,
+            retrying: start(&self.retrying.channel, 1),
+            single: start(&self.single.channel, SINGLE_IDS),
+        }
+    }
+
+    /// Prints the row's line and asserts the zeros: nothing lost, wrong, handled twice without leave, left behind; no
+    /// panic; every slot back.
+    pub async fn score(
+        self,
+        row: &str,
+        reports: &Reports,
+        recovery: Option<Duration>,
+        figures: &[(&str, u64)],
+    ) {
+        slots_are_free(&self.retrying.channel, STREAMS).await;
+        slots_are_free(&self.single.channel, STREAMS).await;
+        // One way to end a channel for each.
+        self.retrying.channel.close(Duration::from_secs(1)).await;
+        drop((self.retrying, self.single));
+        let handled = self.servers.iter().map(|server| {
+            let mut handled = server.journal().handled();
+            handled.split_off(&SINGLE_IDS)
+        });
+        let twice = duplicates(handled);
+        drop(self.servers);
+        let leak = self.leaks.leaked().await;
+        let panics = self.panics.count();
+        let mut all = vec![
+            ("failed_idempotent", reports.retrying.failed.len() as u64),
+            ("calls", reports.retrying.sent + reports.single.sent),
+            ("panics", panics),
+        ];
+        all.extend(figures);
+        let report = reports.retrying.clone().joined(reports.single.clone());
+        report.score_with(row, &twice, leak, recovery, &all);
+        assert_eq!(panics, 0, "{row}: panics");
+    }
+}
+
+impl Parts {
+    async fn start(delay: Duration) -> Self {
+        // Before there is anything that could leak.
+        let leaks = LeakCheck::start().await;
+        Self {
+            servers: ["a", "b", "c"].map(|name| server(name, delay)).into(),
+            leaks,
+            panics: Panics::watch(),
+        }
+    }
+
+    async fn rig(self, [retrying, single]: [Connector; 2]) -> Rig {
+        let rig = Rig {
+            retrying: Side::start(retrying).await,
+            single: Side::start(single).await,
+            servers: self.servers,
+            leaks: self.leaks,
+            panics: self.panics,
+        };
+        rig.all_ready().await;
+        rig
+    }
+}
+
+impl Endpoints {
+    pub async fn become_these(&self, endpoints: &[Endpoint]) {
+        for answers in &self.0 {
+            answers.send(endpoints.to_vec()).await;
+        }
+    }
+}
+
+impl Side {
+    /// A channel with the rows' settings that is connected to at least one endpoint.
+    pub async fn start(connector: Connector) -> Self {
+        let side = Self::start_lazy(connector);
+        let state = || side.channel.status().state;
+        wait_until(LIMIT, || state() == State::Ready).await;
+        side
+    }
+
+    /// One that connects while it is used.
+    pub fn start_lazy(connector: Connector) -> Self {
+        let dials = Dials::default();
+        let connector = settings(connector).dialer(dials.clone());
+        Self {
+            channel: connector.connect_lazy().unwrap(),
+            dials,
+        }
+    }
+}
+
+impl Loads {
+    /// Waits until this part of the row's time is over: `part(1, 3)` is one third. Gives the load's clock.
+    pub async fn part(&self, part: u32, of: u32) -> Duration {
+        self.watch(part, of, || {}).await
+    }
+
+    /// The same, with a look at something again and again meanwhile.
+    pub async fn watch(&self, part: u32, of: u32, mut look: impl FnMut()) -> Duration {
+        let at = self.duration * part / of;
+        let over = || {
+            look();
+            self.elapsed() >= at
+        };
+        wait_until(self.duration * 2, over).await;
+        self.elapsed()
+    }
+
+    /// The clock of the reports' times.
+    pub fn elapsed(&self) -> Duration {
+        self.single.elapsed()
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.retrying.sent() + self.single.sent()
+    }
+
+    pub async fn finish(self) -> Reports {
+        Reports {
+            retrying: self.retrying.finish().await,
+            single: self.single.finish().await,
+        }
+    }
+}
+
+impl Reports {
+    /// See [`Report::recovery`].
+    pub fn recovery(&self, healed: Duration) -> Duration {
+        let recovery = |report: &Report| report.recovery(healed);
+        recovery(&self.retrying).max(recovery(&self.single))
+    }
+
+    /// Panics if any call of either channel failed.
+    pub fn none_failed(&self) {
+        self.no_idempotent_failed();
+        assert!(self.single.failed.is_empty(), "{:?}", self.single.failed);
+    }
+
+    /// Panics if any call failed that might have been retried.
+    pub fn no_idempotent_failed(&self) {
+        assert!(
+            self.retrying.failed.is_empty(),
+            "{:?}",
+            self.retrying.failed
+        );
+    }
+}
+
+/// A server like those of a rig.
+pub fn server(name: &str, delay: Duration) -> EchoServer {
+    let builder = EchoServer::builder(name).delay(delay);
+    builder.max_concurrent_streams(STREAMS as u32).tcp()
+}
+
+/// The servers as endpoints.
+pub fn endpoints(servers: &[EchoServer]) -> Vec<Endpoint> {
+    servers
+        .iter()
+        .map(|server| Endpoint::uri(server.uri()))
+        .collect()
+}
+
+/// Waits until no call is on the channel or waits, and each of its connections has all its `streams` free. A slot that
+/// never comes back shows here.
+pub async fn slots_are_free(channel: &Channel, streams: usize) {
+    let all_free = || {
+        channel.status().endpoints.iter().all(|endpoint| {
+            endpoint.in_flight == 0
+                && endpoint.waiting == 0
+                && endpoint.free_streams == streams * endpoint.connections
+        })
+    };
+    let free = holds_within(LIMIT, all_free).await;
+    assert!(free, "slots are missing: {:#?}", channel.status());
+}
