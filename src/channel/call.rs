@@ -108,9 +108,11 @@ impl Call {
             })),
             Err(error) => {
                 self.inner.counters.failed();
-                // A call may have come here without a pause. Callers that repeat it in a loop would keep the
-                // runtime from the very tasks that connect the channel.
-                tokio::task::yield_now().await;
+                if error.kind() != Kind::Timeout {
+                    // It may have come here without a pause. Callers that repeat the call in a loop would keep
+                    // the runtime from the very tasks that connect the channel.
+                    tokio::task::yield_now().await;
+                }
                 let error = if self.in_doubt && !error.maybe_processed() {
                     error.delivered(Delivery::MaybeProcessed)
                 } else {
