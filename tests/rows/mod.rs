@@ -8,6 +8,7 @@
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
 //! | `stall` | listeners that never get a client connected |
+//! | `memory` | how much of it the process uses |
 //! | `panics` | panics of the whole process, counted |
 //!
 //! A row takes `TRUNKLINE_ROW_SECONDS` (default 6): its fault lasts from one third of that time to two thirds. From
@@ -26,6 +27,7 @@
 
 pub mod calls;
 pub mod dials;
+pub mod memory;
 pub mod panics;
 pub mod rig;
 pub mod source;
