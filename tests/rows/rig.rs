@@ -64,9 +64,8 @@ pub fn most_dials(span: Duration) -> usize {
 
 /// A row under load: servers, channels, and the watch for what must not be left behind.
 ///
-/// Every call of the echo service may be repeated under the default retry policy, so a channel with it stands for
-/// idempotent calls. One that never repeats what may have been processed stands for all others: of its calls none may
-/// be handled twice.
+/// Both have the default retry policy. The calls of one are marked idempotent, those of the other are not: of these
+/// none may be handled twice.
 pub struct Rig {
     pub servers: Vec<EchoServer>,
     pub retrying: Side,
@@ -109,7 +108,8 @@ impl Rig {
     pub async fn start(delay: Duration) -> Self {
         let parts = Parts::start(delay).await;
         let connector = || Connector::endpoints(endpoints(&parts.servers));
-        let channels = [connector(), connector().retry(Retry::none())];
+        let idempotent = connector().retry(Retry::exponential().idempotent(true));
+        let channels = [idempotent, connector()];
         parts.rig(channels).await
     }
 
@@ -117,9 +117,10 @@ impl Rig {
     pub async fn start_discovered(delay: Duration) -> (Self, Endpoints) {
         let parts = Parts::start(delay).await;
         let (retrying, source) = TestSource::new();
-        let first = Connector::discover(source);
+        let idempotent = Retry::exponential().idempotent(true);
+        let first = Connector::discover(source).retry(idempotent);
         let (single, source) = TestSource::new();
-        let second = Connector::discover(source).retry(Retry::none());
+        let second = Connector::discover(source);
         let set = Endpoints([retrying, single]);
         set.become_these(&endpoints(&parts.servers)).await;
         (parts.rig([first, second]).await, set)
