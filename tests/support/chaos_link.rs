@@ -19,8 +19,8 @@ use super::net::Stream;
 
 /// What is on its way at most, as reads of at most [`READ`] bytes. Small, as are the sockets' buffers: a sender should
 /// feel it when the network is slow.
-const QUEUE: usize = 64;
-const READ: usize = 1024;
+const QUEUE: usize = 16;
+const READ: usize = 4096;
 const SOCKET_BUFFER: usize = 16 * 1024;
 
 /// A rate is spread evenly, down to this part of a second.
