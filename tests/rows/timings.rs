@@ -42,8 +42,8 @@ impl Timings {
         Ok(())
     }
 
-    /// What 99 % of the calls that these servers answered did not take longer than, of those that began in this span.
-    pub fn p99(&self, servers: &[&str], span: Span) -> Duration {
+    /// How long the calls took that these servers answered and that began in this span, the shortest first.
+    pub fn sorted(&self, servers: &[&str], span: Span) -> Vec<Duration> {
         let timings = self.0.lock().unwrap();
         let mut latencies: Vec<_> = timings
             .iter()
@@ -51,9 +51,13 @@ impl Timings {
             .map(|it| it.latency)
             .collect();
         latencies.sort();
-        let rank = (latencies.len() * 99).div_ceil(100);
-        *latencies.get(rank - 1).expect("there were such calls")
+        latencies
     }
+}
+
+/// What so many percent of sorted times do not exceed. Panics when there are none.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() * percent).div_ceil(100) - 1]
 }
 
 impl Span {
