@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
+//! | `timings` | how long the servers took, each for itself |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
 //! | `stall` | listeners that never get a client connected |
@@ -30,6 +31,7 @@ pub mod panics;
 pub mod rig;
 pub mod source;
 pub mod stall;
+pub mod timings;
 
 use std::time::Duration;
 

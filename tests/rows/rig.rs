@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::Status;
 use trunkline::{Backoff, Channel, Connector, Endpoint, Keepalive, PoolOptions, Retry, State};
 
+use crate::support::chaos::Chaos;
 use crate::support::journal::duplicates;
 use crate::support::leak::LeakCheck;
 use crate::support::load::{Load, RunningLoad};
@@ -32,13 +33,17 @@ pub const STREAMS: usize = 200;
 
 /// The settings under which the rows are run.
 pub fn settings(connector: Connector) -> Connector {
-    let keepalive = Keepalive::every(Duration::from_millis(500))
-        .timeout(Duration::from_millis(500))
-        .allow_frequent();
     connector
-        .keepalive(keepalive)
+        .keepalive(keepalive())
         .pool(pool())
         .timeout(Duration::from_secs(1))
+}
+
+/// A dead connection is found within the sum of the two.
+pub fn keepalive() -> Keepalive {
+    Keepalive::every(Duration::from_millis(500))
+        .timeout(Duration::from_millis(500))
+        .allow_frequent()
 }
 
 /// The pool's part of the settings.
@@ -124,6 +129,16 @@ impl Rig {
         let set = Endpoints([retrying, single]);
         set.become_these(&endpoints(&parts.servers)).await;
         (parts.rig([first, second]).await, set)
+    }
+
+    /// The same, with a proxy in front of each server.
+    pub async fn start_behind_proxies(delay: Duration, seed: u64) -> (Self, Vec<Chaos>) {
+        let parts = Parts::start(delay).await;
+        let proxy = |server: &EchoServer| Chaos::tcp(server.addr(), seed);
+        let proxies: Vec<_> = parts.servers.iter().map(proxy).collect();
+        let connector = || Connector::endpoints(proxies.iter().map(|it| Endpoint::uri(it.uri())));
+        let channels = [connector(), connector().retry(Retry::none())];
+        (parts.rig(channels).await, proxies)
     }
 
     /// As the channels' errors and status write it.
