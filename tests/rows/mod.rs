@@ -5,8 +5,10 @@
 //! |---|---|
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
+//! | `served` | what a rig may have for a server: real ones, and raw peers |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
+//! | `switch` | when a raw peer's fault strikes |
 //! | `stall` | listeners that never get a client connected |
 //! | `panics` | panics of the whole process, counted |
 //!
@@ -28,8 +30,10 @@ pub mod calls;
 pub mod dials;
 pub mod panics;
 pub mod rig;
+pub mod served;
 pub mod source;
 pub mod stall;
+pub mod switch;
 
 use std::time::Duration;
 
