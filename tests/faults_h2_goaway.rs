@@ -38,7 +38,7 @@ async fn row_18_goaway_under_load() {
     let goaway = fault.clone();
     let rig = Rig::start_raw(STREAMS, move |peer, request| {
         let echo = echo(peer, request);
-        if peer != 0 || !goaway.strikes(request, 10) {
+        if peer != 0 || !goaway.strikes(peer, request, 10) {
             return echo;
         }
         // This request is the last one, or the first that is not looked at.
@@ -114,7 +114,7 @@ async fn row_19_goaway_below_sent_streams() {
                     let code = code[request.connection as usize % 2];
                     let goaway = Reaction::Close.after_goaway(*last, code, "");
                     record.above.insert(id);
-                    on.strikes(request, 0);
+                    on.strikes(peer, request, 0);
                     return goaway;
                 }
             }
@@ -174,7 +174,7 @@ async fn row_20_goaway_and_close() {
     let in_flight = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&in_flight);
     let rig = Rig::start_raw(STREAMS, move |peer, request| {
-        if peer == 0 && on.strikes(request, 20) {
+        if peer == 0 && on.strikes(peer, request, 20) {
             if is_single(request) {
                 counted.fetch_add(request.open as u64, SeqCst);
             }
@@ -271,7 +271,7 @@ async fn row_29_too_many_pings() {
     let rule = move |peer, request: &RequestInfo| {
         let echo = echo(peer, request);
         let complaints = &mut complaints.lock().unwrap()[usize::from(is_single(request))];
-        if peer == 0 && *complaints < 2 && complaint.strikes(request, 10) {
+        if peer == 0 && *complaints < 2 && complaint.strikes(peer, request, 10) {
             *complaints += 1;
             let stream = request.stream;
             return echo.after_goaway(stream, code::ENHANCE_YOUR_CALM, "too_many_pings");

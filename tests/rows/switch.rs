@@ -15,7 +15,7 @@ pub struct Switch(Arc<Fault>);
 #[derive(Debug, Default)]
 struct Fault {
     on: AtomicBool,
-    struck: Mutex<BTreeSet<u64>>,
+    struck: Mutex<BTreeSet<(usize, u64)>>,
     count: AtomicU64,
 }
 
@@ -28,12 +28,17 @@ impl Switch {
         self.0.on.load(SeqCst)
     }
 
-    /// Whether to strike at this request: the fault is on, its connection has served `after` others, and was not struck
+    /// Whether to strike at this request of a peer: the fault is on, its connection has served `after` others, and was not struck
     /// before.
-    pub fn strikes(&self, request: &RequestInfo, after: u64) -> bool {
+    pub fn strikes(&self, peer: usize, request: &RequestInfo, after: u64) -> bool {
         let strikes = self.is_on()
             && request.nth_on_connection >= after
-            && self.0.struck.lock().unwrap().insert(request.connection);
+            && self
+                .0
+                .struck
+                .lock()
+                .unwrap()
+                .insert((peer, request.connection));
         self.0.count.fetch_add(strikes.into(), SeqCst);
         strikes
     }
