@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
+//! | `served` | what a rig may have for a server: real ones, and raw peers |
 //! | `timings` | how long the servers took, each for itself |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
+//! | `switch` | when a raw peer's fault strikes |
 //! | `stall` | listeners that never get a client connected |
 //! | `panics` | panics of the whole process, counted |
 //!
@@ -29,8 +31,10 @@ pub mod calls;
 pub mod dials;
 pub mod panics;
 pub mod rig;
+pub mod served;
 pub mod source;
 pub mod stall;
+pub mod switch;
 pub mod timings;
 
 use std::time::Duration;
