@@ -11,6 +11,7 @@
 //! | `source` | endpoints that the test changes |
 //! | `switch` | when a raw peer's fault strikes |
 //! | `stall` | listeners that never get a client connected |
+//! | `memory` | how much of it the process uses |
 //! | `panics` | panics of the whole process, counted |
 //!
 //! A row takes `TRUNKLINE_ROW_SECONDS` (default 6): its fault lasts from one third of that time to two thirds. From
@@ -29,6 +30,7 @@
 
 pub mod calls;
 pub mod dials;
+pub mod memory;
 pub mod panics;
 pub mod rig;
 pub mod served;
