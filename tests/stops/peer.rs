@@ -36,10 +36,10 @@ pub struct Answer {
 
 #[derive(Debug, Default)]
 pub struct Counts {
+    /// Connections open now.
+    pub connections: AtomicU64,
     /// Requests that it has not done with.
     pub open: AtomicU64,
-    /// Requests that came.
-    pub requests: AtomicU64,
     /// Requests that the client gave up.
     pub given_up: AtomicU64,
 }
@@ -79,6 +79,7 @@ async fn accept(listener: TcpListener, stops: Answer, counts: Arc<Counts>) {
 }
 
 async fn serve(io: TcpStream, stops: Answer, counts: Arc<Counts>) {
+    let _connection = Mark::new(&counts, |counts| &counts.connections);
     let mut builder = Builder::new();
     builder.max_concurrent_streams(STREAMS);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(io).await else {
@@ -86,29 +87,31 @@ async fn serve(io: TcpStream, stops: Answer, counts: Arc<Counts>) {
     };
     let mut requests = JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
-        let (stops, mark) = (stops.clone(), Mark::new(&counts));
+        let (stops, counts) = (stops.clone(), Arc::clone(&counts));
+        let mark = Mark::new(&counts, |counts| &counts.open);
         requests.spawn(async move {
+            let _mark = mark;
             if answer(request, respond, &stops).await.is_none() {
-                mark.0.given_up.fetch_add(1, SeqCst);
+                counts.given_up.fetch_add(1, SeqCst);
             }
         });
     }
 }
 
-/// A request under way.
-struct Mark(Arc<Counts>);
+/// Counts something for as long as it lives.
+struct Mark(Arc<Counts>, fn(&Counts) -> &AtomicU64);
 
 impl Mark {
-    fn new(counts: &Arc<Counts>) -> Self {
-        counts.requests.fetch_add(1, SeqCst);
-        counts.open.fetch_add(1, SeqCst);
-        Self(Arc::clone(counts))
+    fn new(counts: &Arc<Counts>, count: fn(&Counts) -> &AtomicU64) -> Self {
+        count(counts).fetch_add(1, SeqCst);
+        Self(Arc::clone(counts), count)
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, SeqCst);
+        let Self(counts, count) = self;
+        count(counts).fetch_sub(1, SeqCst);
     }
 }
 

@@ -123,6 +123,7 @@ impl World {
                 && (endpoint.connections, endpoint.free_streams) == (1, 1)
                 && endpoint.draining_connections == 0
                 && self.peer.counts.open.load(SeqCst) == 0
+                && self.peer.counts.connections.load(SeqCst) == 1
         };
         wait_until(LIMIT, at_rest).await;
     }
