@@ -8,13 +8,11 @@
 mod rows;
 mod support;
 
-use std::env;
-use std::io::{BufRead, BufReader, Read, stdin};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use rows::apart::{Apart, is_apart, say, wait_for_end};
 use rows::calls::call;
-use rows::memory::resident_kib;
+use rows::memory::{is_steady, resident_kib};
 use rows::number;
 use rows::panics::Panics;
 use rows::rig::{SINGLE_IDS, STREAMS, Side, server, slots_are_free};
@@ -31,9 +29,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Each channel's share of the load.
 const RATE: u64 = 250;
 
-/// Set for the process that has the servers.
-const SERVERS: &str = "TRUNKLINE_SOAK_SERVERS";
-
 /// Half an hour of load changes nothing: no call fails, and neither memory nor latency grows. The servers, which remember
 /// all calls, are in a process of their own; what is measured is the clients'. The first minute is for warming up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,8 +37,9 @@ async fn row_01_soak() {
     let minutes = number("TRUNKLINE_SOAK_MINUTES", 30).max(2);
     let leaks = LeakCheck::start().await;
     let panics = Panics::watch();
-    let servers = Servers::start();
-    let connector = || Connector::endpoints(servers.uris.iter().map(Endpoint::uri));
+    let mut servers = Apart::start("servers_of_the_soak");
+    let uris = block_in_place(|| servers.said("servers"));
+    let connector = || Connector::endpoints(uris.split(' ').map(Endpoint::uri));
     let retrying = Side::start(connector()).await;
     let single = Side::start(connector().retry(Retry::none())).await;
 
@@ -68,7 +64,11 @@ async fn row_01_soak() {
         assert_eq!(side.dials.count(), 3, "no connection was replaced");
     }
     drop((retrying, single));
-    let twice = block_in_place(|| servers.end());
+    let twice = block_in_place(|| servers.end("twice"));
+    let twice: Vec<u64> = twice
+        .split_whitespace()
+        .map(|id| id.parse().unwrap())
+        .collect();
     let figures = [
         ("calls", all.sent),
         ("minutes", minutes),
@@ -81,6 +81,7 @@ async fn row_01_soak() {
     all.score_with("1", &twice, leaks.leaked().await, None, &figures);
     assert!(all.failed.is_empty(), "{:?}", all.failed);
     assert_eq!(panics.count(), 0);
+    assert!(is_steady(), "MALLOC_ARENA_MAX=1 is missing");
     let growth = last_memory.saturating_sub(memory);
     assert!(growth * 50 < memory, "{growth} KiB more than {memory} KiB");
     let slower = last_latency.saturating_sub(latency);
@@ -106,69 +107,18 @@ async fn one_minute(sides: [&Side; 2], first_id: u64) -> (Report, u64) {
     (report, samples[samples.len() / 2])
 }
 
-/// Three servers in another process.
-struct Servers {
-    uris: Vec<String>,
-    process: Child,
-    words: BufReader<ChildStdout>,
-}
-
-impl Servers {
-    fn start() -> Self {
-        let mut process = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "servers_of_the_soak"])
-            .args(["--ignored", "--nocapture"])
-            .env(SERVERS, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut words = BufReader::new(process.stdout.take().unwrap());
-        let uris = said(&mut words, "servers ");
-        Self {
-            uris: uris.split_whitespace().map(str::to_owned).collect(),
-            process,
-            words,
-        }
-    }
-
-    /// Ends them. Gives the ids that were handled twice.
-    fn end(mut self) -> Vec<u64> {
-        drop(self.process.stdin.take());
-        let twice = said(&mut self.words, "twice ");
-        assert!(self.process.wait().unwrap().success());
-        twice
-            .split_whitespace()
-            .map(|id| id.parse().unwrap())
-            .collect()
-    }
-}
-
-/// What follows `word` in a line of its own; the test program says other things too.
-fn said(words: &mut BufReader<ChildStdout>, word: &str) -> String {
-    let mut line = String::new();
-    loop {
-        line.clear();
-        let read = words.read_line(&mut line).unwrap();
-        assert!(read > 0, "the servers ended without saying {word:?}");
-        if let Some(at) = line.find(word) {
-            return line[at + word.len()..].to_owned();
-        }
-    }
-}
-
-/// The process of the soak's servers: says where they are, and at the end of its input which ids were handled twice.
+/// The process of the soak's servers. At its end it says which ids were handled twice.
 #[test]
 #[ignore = "is started by the soak"]
 fn servers_of_the_soak() {
-    if env::var_os(SERVERS).is_none() {
+    if !is_apart() {
         return;
     }
     let servers = ["a", "b", "c"].map(|name| server(name, Duration::ZERO));
     let uris = servers.each_ref().map(|server| server.uri());
-    println!("\nservers {}", uris.join(" "));
-    let _ = stdin().read_to_end(&mut Vec::new());
+    say("servers", &uris.join(" "));
+    wait_for_end();
     let twice = duplicates(servers.each_ref().map(|server| server.journal().handled()));
     let twice: Vec<_> = twice.iter().map(u64::to_string).collect();
-    println!("\ntwice {}", twice.join(" "));
+    say("twice", &twice.join(" "));
 }

@@ -4,6 +4,7 @@
 //! | file | role |
 //! |---|---|
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
+//! | `apart` | a part of a test in a process of its own |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
 //! | `timings` | how long the servers took, each for itself |
@@ -28,6 +29,7 @@
     reason = "as in `support`: each test compiles this anew and uses a part of it"
 )]
 
+pub mod apart;
 pub mod calls;
 pub mod dials;
 pub mod memory;
