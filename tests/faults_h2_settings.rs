@@ -231,6 +231,7 @@ async fn row_25_limit_lowered_and_raised() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_26_stream_ids_used_up() {
     const LEFT: u32 = 10;
+    const HANDLER: Duration = Duration::from_millis(20);
     let fault = Switch::default();
     let skipping = fault.clone();
     let highest = Arc::new(AtomicU32::new(0));
@@ -244,7 +245,7 @@ async fn row_26_stream_ids_used_up() {
         if skipping.strikes(peer, request, 20) {
             frames.insert(0, Frame::skip_to(Frame::LAST_STREAM - 2 * LEFT));
         }
-        Reaction::Frames(frames)
+        Reaction::Frames(frames).after(HANDLER)
     });
     let rig = rig.await;
     fault.turn(true);
@@ -253,10 +254,11 @@ async fn row_26_stream_ids_used_up() {
 
     let connections: u64 = rig.servers.iter().map(|it| it.seen().connections()).sum();
     let stats = [&rig.retrying, &rig.single].map(|side| side.channel.stats());
+    let resends = stats[0].resends + stats[1].resends;
     let figures = [
         ("used_up", fault.count()),
         ("connections", connections),
-        ("resends", stats[0].resends + stats[1].resends),
+        ("resends", resends),
         ("retries", stats[0].retries + stats[1].retries),
     ];
     rig.score("26", &reports, None, &figures).await;
