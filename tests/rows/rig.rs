@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::Status;
 use trunkline::{Backoff, Channel, Connector, Endpoint, Keepalive, PoolOptions, Retry, State};
 
+use crate::support::chaos::Chaos;
 use crate::support::journal::duplicates;
 use crate::support::leak::LeakCheck;
 use crate::support::load::{Load, RunningLoad};
@@ -37,13 +38,17 @@ pub const STREAMS: usize = 200;
 
 /// The settings under which the rows are run.
 pub fn settings(connector: Connector) -> Connector {
-    let keepalive = Keepalive::every(Duration::from_millis(500))
-        .timeout(Duration::from_millis(500))
-        .allow_frequent();
     connector
-        .keepalive(keepalive)
+        .keepalive(keepalive())
         .pool(pool())
         .timeout(Duration::from_secs(1))
+}
+
+/// A dead connection is found within the sum of the two.
+pub fn keepalive() -> Keepalive {
+    Keepalive::every(Duration::from_millis(500))
+        .timeout(Duration::from_millis(500))
+        .allow_frequent()
 }
 
 /// The pool's part of the settings.
@@ -67,11 +72,20 @@ pub fn most_dials(span: Duration) -> usize {
     dials as usize
 }
 
+/// The default policy, for calls that are marked idempotent.
+fn idempotent() -> Retry {
+    Retry::exponential().idempotent(true)
+}
+
+/// The connectors of a rig's two channels: its calls marked idempotent, and not.
+fn both(connector: impl Fn() -> Connector) -> [Connector; 2] {
+    [connector().retry(idempotent()), connector()]
+}
+
 /// A row under load: servers, channels, and the watch for what must not be left behind.
 ///
-/// Every call of the echo service may be repeated under the default retry policy, so a channel with it stands for
-/// idempotent calls. One that never repeats what may have been processed stands for all others: of its calls none may
-/// be handled twice.
+/// Both have the default retry policy. The calls of one are marked idempotent, those of the other are not: of these
+/// none may be handled twice.
 pub struct Rig<S = EchoServer> {
     pub servers: Vec<S>,
     pub retrying: Side,
@@ -129,12 +143,23 @@ impl Rig {
         let start = || NAMES.map(|name| server(name, delay)).into();
         let parts = Parts::start(STREAMS, start).await;
         let (retrying, source) = TestSource::new();
-        let first = Connector::discover(source);
+        let first = Connector::discover(source).retry(idempotent());
         let (single, source) = TestSource::new();
-        let second = Connector::discover(source).retry(Retry::none());
+        let second = Connector::discover(source);
         let set = Endpoints([retrying, single]);
         set.become_these(&endpoints(&parts.servers)).await;
         (parts.rig([first, second], |it| it).await, set)
+    }
+
+    /// The same, with a proxy in front of each server.
+    pub async fn start_behind_proxies(delay: Duration, seed: u64) -> (Self, Vec<Chaos>) {
+        let start = || NAMES.map(|name| server(name, delay)).into();
+        let parts = Parts::start(STREAMS, start).await;
+        let proxy = |server: &EchoServer| Chaos::tcp(server.addr(), seed);
+        let proxies: Vec<_> = parts.servers.iter().map(proxy).collect();
+        let channels =
+            both(|| Connector::endpoints(proxies.iter().map(|it| Endpoint::uri(it.uri()))));
+        (parts.rig(channels, |it| it).await, proxies)
     }
 }
 
@@ -255,8 +280,7 @@ impl<S: Served> Parts<S> {
     }
 
     async fn connect(self, adjust: impl Fn(Connector) -> Connector) -> Rig<S> {
-        let connector = || Connector::endpoints(endpoints(&self.servers));
-        let channels = [connector(), connector().retry(Retry::none())];
+        let channels = both(|| Connector::endpoints(endpoints(&self.servers)));
         self.rig(channels, adjust).await
     }
 
