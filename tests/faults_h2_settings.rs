@@ -29,7 +29,7 @@ use support::wait::wait_until;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
-use trunkline::{Channel, Connector, Retry};
+use trunkline::{Channel, Connector};
 
 /// Ids of one caller's calls.
 const IDS_EACH: u64 = 1_000_000;
@@ -93,7 +93,7 @@ async fn row_24_one_stream_for_all() {
         Reaction::echo(request, "raw").after(Duration::from_millis(1))
     });
     let connector = settings(Connector::target(peer.uri())).pool(pool().max_connections(1));
-    let connecting = connector.retry(Retry::none()).timeout(LIMIT).connect();
+    let connecting = connector.timeout(LIMIT).connect();
     let channel = connecting.await.unwrap();
     let end = Instant::now() + rows::duration();
     let done = callers(&channel, CALLERS, 0, end).await;
