@@ -18,10 +18,10 @@ use crate::support::server::EchoServer;
 use crate::support::wait::{holds_within, wait_until};
 
 use super::calls::call;
-use super::dials::Dials;
 use super::panics::Panics;
 use super::served::{NAMES, Served, raw_server, server_aging};
 pub use super::served::{endpoints, server};
+pub use super::side::Side;
 use super::source::{Answers, TestSource};
 
 /// How long a condition may take that no row limits.
@@ -94,12 +94,6 @@ pub struct Rig<S = EchoServer> {
     streams: usize,
     leaks: LeakCheck,
     panics: Panics,
-}
-
-/// A channel, and the dialler that notes its dials.
-pub struct Side {
-    pub channel: Channel,
-    pub dials: Dials,
 }
 
 /// The endpoints of both channels.
@@ -306,34 +300,6 @@ impl Endpoints {
     pub async fn become_these(&self, endpoints: &[Endpoint]) {
         for answers in &self.0 {
             answers.send(endpoints.to_vec()).await;
-        }
-    }
-}
-
-impl Side {
-    /// A channel with the rows' settings that is connected to at least one endpoint.
-    pub async fn start(connector: Connector) -> Self {
-        Self::start_with(connector, |it| it).await
-    }
-
-    async fn start_with(connector: Connector, adjust: impl FnOnce(Connector) -> Connector) -> Self {
-        let side = Self::lazy_with(connector, adjust);
-        let state = || side.channel.status().state;
-        wait_until(LIMIT, || state() == State::Ready).await;
-        side
-    }
-
-    /// One that connects while it is used.
-    pub fn start_lazy(connector: Connector) -> Self {
-        Self::lazy_with(connector, |it| it)
-    }
-
-    fn lazy_with(connector: Connector, adjust: impl FnOnce(Connector) -> Connector) -> Self {
-        let dials = Dials::default();
-        let connector = adjust(settings(connector)).dialer(dials.clone());
-        Self {
-            channel: connector.connect_lazy().unwrap(),
-            dials,
         }
     }
 }

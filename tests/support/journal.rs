@@ -29,6 +29,11 @@ impl Journal {
         self.handled.lock().unwrap().clone()
     }
 
+    /// The number of times for one id.
+    pub fn times_handled(&self, id: u64) -> u64 {
+        self.handled.lock().unwrap().get(&id).copied().unwrap_or(0)
+    }
+
     /// Calls that began to be handled.
     pub fn started(&self) -> u64 {
         self.started.load(SeqCst)
