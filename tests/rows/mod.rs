@@ -6,6 +6,7 @@
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
+//! | `process` | servers in processes of their own |
 //! | `timings` | how long the servers took, each for itself |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
@@ -32,6 +33,7 @@ pub mod calls;
 pub mod dials;
 pub mod memory;
 pub mod panics;
+pub mod process;
 pub mod rig;
 pub mod served;
 pub mod source;
