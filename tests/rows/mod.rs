@@ -8,6 +8,8 @@
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
 //! | `process` | servers in processes of their own |
 //! | `timings` | how long the servers took, each for itself |
+//! | `beside` | whether endpoints suffer beside a slow one |
+//! | `cpu` | processor time |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
 //! | `switch` | when a raw peer's fault strikes |
@@ -29,7 +31,9 @@
     reason = "as in `support`: each test compiles this anew and uses a part of it"
 )]
 
+pub mod beside;
 pub mod calls;
+pub mod cpu;
 pub mod dials;
 pub mod memory;
 pub mod panics;
