@@ -25,8 +25,8 @@ use support::reaction::{Reaction, RequestInfo};
 use support::wait::{wait_until, within};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tonic::Request;
 use tonic::body::Body;
+use tonic::{Request, Status};
 use trunkline::{Channel, Error};
 use trunkline_proto::echo_client::EchoClient;
 
@@ -128,8 +128,20 @@ async fn tell(channel: &Channel) {
     }
 }
 
-async fn patient_call(channel: Channel, id: u64) -> Result<(), tonic::Status> {
-    let mut request = Request::new(request(id));
-    request.set_timeout(Duration::from_secs(3600));
-    EchoClient::new(channel).unary(request).await.map(drop)
+/// A call that has time. Every other one streams its request.
+async fn patient_call(channel: Channel, id: u64) -> Result<(), Status> {
+    const TIME: Duration = Duration::from_secs(3600);
+    let mut client = EchoClient::new(channel);
+    if id.is_multiple_of(2) {
+        let mut request = Request::new(request(id));
+        request.set_timeout(TIME);
+        return client.unary(request).await.map(drop);
+    }
+    // Tonic would make one frame of short messages, and a request that is one frame is sent as a whole.
+    let mut long = request(id);
+    long.payload = vec![7; 48 * 1024];
+    let messages = tokio_stream::iter([long.clone(), long]);
+    let mut request = Request::new(messages);
+    request.set_timeout(TIME);
+    client.client_stream(request).await.map(drop)
 }
