@@ -73,7 +73,7 @@ pub fn most_dials(span: Duration) -> usize {
 }
 
 /// The default policy, for calls that are marked idempotent.
-fn idempotent() -> Retry {
+pub(super) fn idempotent() -> Retry {
     Retry::exponential().idempotent(true)
 }
 
@@ -100,8 +100,8 @@ pub struct Rig<S = EchoServer> {
 pub struct Endpoints([Answers; 2]);
 
 /// What a rig has before its channels.
-struct Parts<S> {
-    servers: Vec<S>,
+pub(super) struct Parts<S> {
+    pub(super) servers: Vec<S>,
     streams: usize,
     leaks: LeakCheck,
     panics: Panics,
@@ -262,7 +262,7 @@ impl<S: Served> Rig<S> {
 }
 
 impl<S: Served> Parts<S> {
-    async fn start(streams: usize, servers: impl FnOnce() -> Vec<S>) -> Self {
+    pub(super) async fn start(streams: usize, servers: impl FnOnce() -> Vec<S>) -> Self {
         // Before there is anything that could leak.
         let leaks = LeakCheck::start().await;
         Self {
@@ -278,7 +278,7 @@ impl<S: Served> Parts<S> {
         self.rig(channels, adjust).await
     }
 
-    async fn rig(
+    pub(super) async fn rig(
         self,
         [retrying, single]: [Connector; 2],
         adjust: impl Fn(Connector) -> Connector,
