@@ -1,0 +1,54 @@
+//! Measures Trunkline beside raw h2, raw hyper, tonic's channels and ginepro. README.md says how to run it and
+//! what the columns mean.
+//!
+//! This program is also its own children: servers and clients are processes of their own, started with other
+//! commands, so that CPU time, memory and allocations are those of one client and nothing else.
+
+mod alloc;
+mod client;
+mod echo;
+mod histogram;
+mod one;
+mod options;
+mod process;
+mod sample;
+mod serve;
+mod servers;
+mod sink;
+mod target;
+mod variants;
+
+use std::process::ExitCode;
+
+use options::Options;
+
+/// What goes wrong here is told to a person and ends the run.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+const HELP: &str = include_str!("help.txt");
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peers: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let (command, options) = Options::parse()?;
+    match command.as_str() {
+        "one" => one::run(&options),
+        "serve" => serve::run(options.serve),
+        "help" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("there is no command {other}; see --help").into()),
+    }
+}

@@ -1,0 +1,47 @@
+//! `peers one`: a number of calls by one variant, for profilers and tracers.
+
+use crate::client::Client;
+use crate::options::{Kind, Net, Options, ServerKind};
+use crate::servers::{ServerOptions, ServerProcess, SocketDirectory};
+use crate::target::Target;
+use crate::{Failure, process};
+
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let [variant] = options.variants[..] else {
+        return Err("name one --variant".into());
+    };
+    let first = |list: &[usize], otherwise| list.first().copied().unwrap_or(otherwise);
+    let kind = options.kinds.first().copied().unwrap_or(Kind::Unary);
+    let endpoints = first(&options.endpoints, 1);
+    let cpus = process::cpus()?;
+    let sockets = SocketDirectory::create()?;
+    let mut addresses = options.at.clone();
+    let mut server = None;
+    if addresses.is_empty() {
+        let net = options.nets.first().copied().unwrap_or(Net::Tcp);
+        let started = ServerProcess::start(&ServerOptions {
+            server: options.servers.first().copied().unwrap_or(ServerKind::Sink),
+            listen: sockets.addresses(net, endpoints)?,
+            replies: kind.replies(),
+            delay: options.serve.delay,
+            cpu: cpus.get(1).copied(),
+        })?;
+        addresses.clone_from(&started.addresses);
+        server = Some(started);
+    }
+    let client = Client {
+        variant,
+        target: Target::new(addresses, first(&options.payloads, 100), kind.replies()),
+        callers: first(&options.callers, 16),
+        workers: options.workers,
+        cpu: (options.workers == 1).then_some(cpus[0]),
+    };
+    let took = client.count(options.calls)?;
+    drop(server);
+    let rate = options.calls as f64 / took.as_secs_f64();
+    eprintln!(
+        "{variant}: {} calls in {took:.3?}, {rate:.0}/s",
+        options.calls
+    );
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Server processes, as children of this one.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Failure;
+use crate::options::{Net, ServerKind};
+use crate::target::Address;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    pub server: ServerKind,
+    pub listen: Vec<Address>,
+    pub replies: usize,
+    pub delay: Duration,
+    pub cpu: Option<usize>,
+}
+
+/// One server process. Dropping it kills it.
+pub struct ServerProcess {
+    child: Child,
+    /// Where it listens, in the order of the options.
+    pub addresses: Vec<Address>,
+}
+
+impl ServerProcess {
+    pub fn start(options: &ServerOptions) -> Result<Self, Failure> {
+        let listen: Vec<_> = options.listen.iter().map(Address::to_string).collect();
+        let mut command = Command::new(env::current_exe()?);
+        command
+            .args(["serve", "--child", "--server", options.server.name()])
+            .args(["--listen", &listen.join(",")])
+            .args(["--replies", &options.replies.to_string()])
+            .args(["--delay-ms", &options.delay.as_millis().to_string()]);
+        if let Some(cpu) = options.cpu {
+            command.args(["--cpu", &cpu.to_string()]);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let addresses: Result<Vec<_>, _> = line.trim().split(',').map(str::parse).collect();
+        let mut process = Self {
+            child,
+            addresses: Vec::new(),
+        };
+        process.addresses = addresses.map_err(|error| format!("no server: {error}"))?;
+        Ok(process)
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        Ok(kill(Pid::from_raw(self.child.id() as i32), signal)?)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool, Failure> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory for Unix sockets, gone when dropped.
+pub struct SocketDirectory(PathBuf);
+
+impl SocketDirectory {
+    pub fn create() -> Result<Self, Failure> {
+        let path = env::temp_dir().join(format!("trunkline-peers-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    /// As many addresses to listen at.
+    pub fn addresses(&self, net: Net, count: usize) -> Result<Vec<Address>, Failure> {
+        (0..count)
+            .map(|number| match net {
+                Net::Tcp => "127.0.0.1:0".parse(),
+                Net::Unix => Ok(Address::Unix(self.0.join(format!("{number}.sock")))),
+            })
+            .collect()
+    }
+}
+
+impl Drop for SocketDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

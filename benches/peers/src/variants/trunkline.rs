@@ -1,0 +1,61 @@
+//! Trunkline, with its defaults: they include a deadline of 30 s for each call, told to the server, and a copy of
+//! the request kept for retries.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use tonic::body::Body;
+use trunkline::{Channel, Connector, Endpoint};
+
+use super::Calls;
+use super::grpc::v14::GrpcCalls;
+use crate::Failure;
+use crate::target::{Address, Target, check_trailers};
+
+/// Under a generated client.
+pub async fn generated(target: &Target) -> Result<impl Calls + use<>, Failure> {
+    Ok(GrpcCalls::new(connector(target).connect().await?, target))
+}
+
+/// Raw requests.
+pub async fn raw(target: &Target) -> Result<impl Calls + use<>, Failure> {
+    Ok(RawCalls {
+        channel: connector(target).connect().await?,
+        parts: target.request("localhost"),
+        message: target.framed(),
+        target: target.clone(),
+    })
+}
+
+pub fn connector(target: &Target) -> Connector {
+    Connector::endpoints(target.addresses.iter().map(|address| match address {
+        Address::Tcp(address) => Endpoint::tcp(address.to_string()),
+        Address::Unix(path) => Endpoint::unix(path),
+    }))
+}
+
+#[derive(Clone)]
+struct RawCalls {
+    channel: Channel,
+    parts: http::request::Parts,
+    message: Bytes,
+    target: Target,
+}
+
+impl Calls for RawCalls {
+    async fn call(&mut self) -> Result<(), Failure> {
+        let body = Body::new(Full::new(self.message.clone()));
+        let request = http::Request::from_parts(self.parts.clone(), body);
+        let mut body = pin!(self.channel.send(request).await?.into_body());
+        let (mut bytes, mut trailers) = (0, None);
+        while let Some(frame) = body.frame().await {
+            match frame?.into_data() {
+                Ok(data) => bytes += data.len(),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        check_trailers(trailers.as_ref())?;
+        self.target.check(bytes, 5)
+    }
+}
