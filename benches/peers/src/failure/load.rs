@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::TIMEOUT;
@@ -68,7 +67,7 @@ async fn keep_calling(client: impl Calls, start: Instant, report: mpsc::Unbounde
     loop {
         let due = ticks.tick().await.into_std().max(start);
         let (mut client, report) = (client.clone(), report.clone());
-        let _: JoinHandle<()> = tokio::spawn(async move {
+        tokio::spawn(async move {
             let result = client.call().await;
             let call = Call {
                 start: due - start,
