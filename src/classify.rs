@@ -1,16 +1,22 @@
 //! Turns what the wire showed into what is known: delivery, gRPC code, and a sentence.
 
+mod pushback;
+
 use h2::Reason;
 use http::HeaderMap;
 use tonic::Code;
 
 use crate::error::{Delivery, Error, Kind, Stage};
 
+pub(crate) use pushback::Pushback;
+
 /// What one attempt led to. Made here only, and read by the retry decision and the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) delivery: Delivery,
     pub(crate) code: Code,
+    /// What the peer said about when to retry, if it answered with an error.
+    pub(crate) pushback: Option<Pushback>,
 }
 
 impl Outcome {
@@ -18,21 +24,26 @@ impl Outcome {
     pub(crate) const ANSWERED: Self = Self {
         delivery: Delivery::Answered,
         code: Code::Ok,
+        pushback: None,
     };
 
     pub(crate) fn of_error(error: &Error) -> Self {
         Self {
             delivery: error.delivery(),
             code: error.code(),
+            pushback: None,
         }
     }
 
     /// The status in a response's headers (Trailers-Only) or trailers; `None` when they carry none.
     pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Self> {
         let status = headers.get("grpc-status")?;
+        let code = Code::from_bytes(status.as_bytes());
+        let failed = code != Code::Ok;
         Some(Self {
             delivery: Delivery::Answered,
-            code: Code::from_bytes(status.as_bytes()),
+            code,
+            pushback: failed.then(|| Pushback::of_headers(headers)).flatten(),
         })
     }
 }
@@ -57,7 +68,9 @@ impl Evidence {
 ///
 /// It is not sent if its HEADERS were never written, or if a GOAWAY of the peer failed it: h2 fails only the
 /// streams above the GOAWAY's last id that way. It is refused if the peer reset it with `REFUSED_STREAM`.
-/// Response headers end both: then the call ran. Everything else may have been processed.
+/// Response headers end both: then the call ran. A stream that this side resets has had an answer, though one
+/// that breaks the rules or is too large; a repetition would most likely get the same. Everything else may have
+/// been processed.
 pub(crate) fn stream_error(error: h2::Error, evidence: Evidence, stage: Stage) -> Error {
     let remote = error.is_remote() && !evidence.answered;
     let reason = error.reason();
@@ -65,6 +78,8 @@ pub(crate) fn stream_error(error: h2::Error, evidence: Evidence, stage: Stage) -
         Delivery::NotSent
     } else if remote && error.is_reset() && reason == Some(Reason::REFUSED_STREAM) {
         Delivery::Refused
+    } else if error.is_reset() && error.is_library() {
+        Delivery::Answered
     } else {
         Delivery::MaybeProcessed
     };

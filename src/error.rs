@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tonic::{Code, Status};
 
+use crate::history::{Attempt, History};
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why a call, a connection or a configuration failed.
@@ -27,6 +29,7 @@ struct Inner {
     stage: Option<Stage>,
     delivery: Delivery,
     attempts: u32,
+    history: History,
     code: Code,
     message: String,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
@@ -123,7 +126,9 @@ impl Error {
         self.kind() == Kind::Connect
     }
 
-    /// A time limit passed: the call's deadline, or the limit of [`connect`](crate::Connector::connect).
+    /// A time limit passed: the call's deadline, the limit on one attempt
+    /// ([`Retry::per_try_timeout`](crate::Retry::per_try_timeout)), or that of
+    /// [`connect`](crate::Connector::connect).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.kind() == Kind::Timeout
@@ -211,6 +216,13 @@ impl Error {
         self.inner.attempts
     }
 
+    /// What became of each attempt, resends included: the last 16, oldest first. Empty if the call made none,
+    /// and for errors that concern no call.
+    #[must_use]
+    pub fn history(&self) -> &[Attempt] {
+        &self.inner.history
+    }
+
     pub(crate) fn new(kind: Kind, code: Code, message: impl Into<String>) -> Self {
         Self {
             inner: Box::new(Inner {
@@ -219,6 +231,7 @@ impl Error {
                 stage: None,
                 delivery: Delivery::NotSent,
                 attempts: 0,
+                history: History::default(),
                 code,
                 message: message.into(),
                 cause: None,
@@ -303,6 +316,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn with_history(mut self, history: History) -> Self {
+        self.inner.history = history;
+        self
+    }
+
     fn status(&self) -> &Status {
         self.inner.status.get_or_init(|| {
             let mut status = Status::new(self.inner.code, self.inner.message.as_str());
@@ -330,6 +348,7 @@ impl fmt::Debug for Error {
             .field("stage", &self.inner.stage)
             .field("delivery", &self.inner.delivery)
             .field("attempts", &self.inner.attempts)
+            .field("history", &self.history())
             .field("cause", &self.inner.cause)
             .finish()
     }

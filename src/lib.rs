@@ -53,11 +53,11 @@
 //! that were never written, that a GOAWAY left out, or (once per call) that were refused. That is
 //! no attempt and costs no budget.
 //!
-//! **Work that may have been processed is sent again only as configured.** The default is 3
-//! attempts, on `UNAVAILABLE` only, in a budget of 20 % of the calls plus 10 per second. A
-//! connection that breaks under a call is `UNAVAILABLE` too; where a repetition would do harm, use
-//! [`Retry::none`]. Nothing is repeated once a response has begun, nor a request that outgrew the
-//! replay buffer.
+//! **Work that may have been processed is sent again only if that does no harm**: the method or the
+//! call is marked idempotent ([`Retry::idempotent`], [`CallOptions::idempotent`]), or the status code
+//! was configured. Without either, an answer of `UNAVAILABLE` is retried, and a call whose connection
+//! broke is not. A call has 3 attempts, the channel a budget of 20 % of the calls plus 10 per second.
+//! Nothing is repeated once a response has begun, nor a request that outgrew the replay buffer.
 //!
 //! **Every wait has a limit.** A call, from its start to the end of its response, has 30 s unless
 //! it or the channel says otherwise; servers are told by `grpc-timeout`. Dialling, waiting for a
@@ -67,8 +67,8 @@
 //! the last clone of a channel and its last call are gone, its tasks and sockets go too;
 //! [`Channel::close`] ends them on demand and waits until they are gone.
 //!
-//! **An [`Error`] says what is known**: the endpoint, how far the attempt came, and whether the
-//! call may have been processed. [`Error::from_status`] finds it in the status that a generated
+//! **An [`Error`] says what is known**: the endpoint, how far the attempt came, whether the call may
+//! have been processed, and what became of each attempt. [`Error::from_status`] finds it in the status that a generated
 //! client returned.
 //!
 //! # Features
@@ -86,6 +86,7 @@ mod directory;
 mod discover;
 mod endpoint;
 mod error;
+mod history;
 mod lock;
 mod pool;
 mod retry;
@@ -106,6 +107,7 @@ pub use connector::Connector;
 pub use discover::{Discover, Resolution, Resolutions};
 pub use endpoint::Endpoint;
 pub use error::{Delivery, Error, Stage};
+pub use history::{Attempt, History};
 pub use pool::{PoolOptions, State};
 pub use retry::{Backoff, BudgetLimits, Retry};
 pub use transport::connection::{Http2Options, Keepalive};

@@ -62,6 +62,10 @@ impl Tasks {
         self.cancelled.cancel();
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+
     /// Resolves once all tasks have ended.
     pub(crate) async fn ended(&self) {
         self.tracker.close();

@@ -104,12 +104,14 @@ async fn after_the_grace_what_still_runs_is_cut() {
 
     let address = server.addr().to_string();
     let message = format!("{address}: the connection was closed by this side");
-    // It would have been made again, if the channel were not closed.
     let expected = Expected {
-        attempts: 2,
+        endpoint: Some(address.clone()),
         delivery: Delivery::MaybeProcessed,
-        message: "the channel is closed (after 2 attempts)".to_owned(),
-        ..closed()
+        ..Expected::new(
+            "closed",
+            Stage::Response,
+            "the channel was closed while the call ran",
+        )
     };
     let status = within(LIMIT, "the call", unary).await.unwrap();
     expected.check_status(&status.unwrap_err());

@@ -57,7 +57,8 @@ fn retry(field: &str, set: impl FnOnce(Retry) -> Retry) -> Wrong {
 
 fn budget(field: &str, set: impl FnOnce(BudgetLimits) -> BudgetLimits) -> Wrong {
     let limits = set(BudgetLimits::default());
-    retry(&format!("budget.{field}"), |it| it.budget(limits))
+    let connector = connector().retry_budget(limits);
+    (format!("retry_budget.{field}"), connector)
 }
 
 /// The two backoffs that there are.
@@ -187,6 +188,8 @@ fn numbers() -> Vec<Wrong> {
         retry("attempts", |it| it.attempts(0)),
         retry("attempts", |it| it.attempts(6)),
         retry("attempts", |it| it.attempts(u32::MAX)),
+        retry("per_try_timeout", |it| it.per_try_timeout(Duration::ZERO)),
+        retry("per_try_timeout", |it| it.per_try_timeout(31 * SECOND)),
         retry("codes", |it| it.codes([])),
         retry("codes", |it| it.codes([Code::Ok])),
         retry("codes", |it| {
@@ -325,7 +328,7 @@ async fn the_edges_of_the_ranges_are_accepted() {
         connector().keepalive(frequent),
         connector().retry(Retry::none().codes([]).replay_buffer(0)),
         connector().retry(retry.clone().attempts(5).replay_buffer(usize::MAX)),
-        connector().retry(retry.budget(nothing)),
+        connector().retry_budget(nothing),
         connector().pool(PoolOptions::new().dial_backoff(steady)),
         Connector::endpoints([endpoint("a:1").weight(0), endpoint("b:1").weight(u32::MAX)]),
         Connector::endpoints([endpoint("a:1").weight(2), endpoint("b:1")])

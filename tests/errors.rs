@@ -330,6 +330,7 @@ async fn a_doubt_about_an_earlier_attempt_stays() {
     let leaks = LeakCheck::start().await;
     let mut server = EchoServer::start_tcp("a");
     let channel = Connector::endpoints([endpoint(&server)])
+        .retry(Retry::exponential().idempotent(true))
         .connect()
         .await
         .unwrap();

@@ -8,7 +8,6 @@
 mod rows;
 mod support;
 
-use std::fs;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -18,6 +17,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use rows::calls::{call, call_with, request};
 use rows::dials::Dials;
+use rows::memory::resident_kib;
 use rows::panics::Panics;
 use rows::rig::{self, LIMIT, pool, server, settings, slots_are_free};
 use rows::{limit, number};
@@ -197,16 +197,6 @@ async fn given_up(call: impl Future<Output = ()>, rng: &mut Rng) -> bool {
         call.as_mut().poll(cx).map(|()| false)
     });
     timeout(span, polled).await.unwrap_or(true)
-}
-
-/// The memory of this process that is in use, in KiB.
-fn resident_kib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// A response that is dropped half read gives its stream back at once, and what it left unread does not count against

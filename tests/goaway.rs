@@ -210,16 +210,21 @@ async fn a_call_lost_in_flight_may_have_been_processed() {
 }
 
 #[tokio::test]
-async fn a_call_lost_in_flight_is_retried_if_its_code_is_configured() {
+async fn a_call_lost_in_flight_is_retried_if_idempotent_or_configured() {
+    let configured = Retry::exponential().codes([Code::Unavailable]);
+    let idempotent = Retry::exponential().idempotent(true);
+    let neither = Retry::exponential().codes([Code::Aborted]);
     for goaway in [true, false] {
-        let (result, repeats, requests) = lose_in_flight(Retry::default(), goaway).await;
-        result.unwrap();
-        assert_eq!((repeats, requests), ((0, 1), 2));
-
-        let others = Retry::exponential().codes([Code::Aborted]);
-        let (result, repeats, requests) = lose_in_flight(others, goaway).await;
-        assert_eq!(result.unwrap_err().code(), Code::Unavailable);
-        assert_eq!((repeats, requests), ((0, 0), 1));
+        for retry in [&configured, &idempotent] {
+            let (result, repeats, requests) = lose_in_flight(retry.clone(), goaway).await;
+            result.unwrap();
+            assert_eq!((repeats, requests), ((0, 1), 2));
+        }
+        for retry in [&neither, &Retry::default()] {
+            let (result, repeats, requests) = lose_in_flight(retry.clone(), goaway).await;
+            assert_eq!(result.unwrap_err().code(), Code::Unavailable);
+            assert_eq!((repeats, requests), ((0, 0), 1));
+        }
     }
 }
 

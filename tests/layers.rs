@@ -38,6 +38,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("classify", 1),
     ("deadline", 1),
     ("error", 0),
+    ("history", 0),
     ("task", 0),
     ("time", 0),
     ("lock", 0),

@@ -259,7 +259,7 @@ async fn no_call_that_counts_as_not_sent_was_seen() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_that_counts_as_unprocessed_was_seen_in_any_attempt() {
     let leaks = LeakCheck::start().await;
-    let retry = Retry::exponential().backoff(
+    let retry = Retry::exponential().idempotent(true).backoff(
         Backoff::calls()
             .initial(Duration::from_micros(100))
             .max(Duration::from_millis(1)),
@@ -275,7 +275,8 @@ async fn no_call_that_counts_as_unprocessed_was_seen_in_any_attempt() {
 async fn a_lost_attempt_is_not_forgotten_when_the_next_finds_no_endpoint() {
     let leaks = LeakCheck::start().await;
     let mut peer = RawPeer::tcp();
-    let connecting = Connector::target(peer.uri()).connect();
+    let retry = Retry::exponential().idempotent(true);
+    let connecting = Connector::target(peer.uri()).retry(retry).connect();
     let (channel, mut conn) = peer.meet(&[], connecting).await;
     let mut client = EchoClient::new(channel.unwrap());
     let (result, ()) = tokio::join!(client.unary(request(1)), async {

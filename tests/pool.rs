@@ -178,7 +178,8 @@ async fn without_a_minimum_an_endpoint_falls_idle_and_a_call_wakes_it() {
     let leaks = LeakCheck::start().await;
     let server = server(10);
     let pool = PoolOptions::new().min_connections(0);
-    let channel = connect(&server, pool.idle_timeout(50 * MILLI)).await;
+    // Long enough for several calls to find the same connection.
+    let channel = connect(&server, pool.idle_timeout(300 * MILLI)).await;
     let mut states = channel.watch_state();
     for connections in 1..=3 {
         unary(&channel, connections).await.unwrap();
@@ -199,7 +200,7 @@ async fn without_a_minimum_an_endpoint_falls_idle_and_a_call_wakes_it() {
     }
     assert_eq!(server.journal().accepted(), 4);
     // A call in progress is use.
-    let long = slow(&channel, 9, 300);
+    let long = slow(&channel, 9, 900);
     within(LIMIT, "a long call", long).await.unwrap().unwrap();
     drop((channel, server));
     leaks.finish().await;

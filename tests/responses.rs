@@ -336,10 +336,13 @@ async fn a_body_that_is_cut_off_fails() {
         } else {
             conn.finish_sending().await;
         }
-        let body = answered(answer).await.into_body();
-        let error = within(LIMIT, "the error", body.collect())
-            .await
-            .unwrap_err();
+        let mut body = Box::pin(answered(answer).await.into_body());
+        let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(data, "half");
+        let frame = within(LIMIT, "the error", body.frame()).await;
+        let error = frame.unwrap().unwrap_err();
+        // Once.
+        assert!(body.is_end_stream() && body.frame().await.is_none());
         assert_eq!(error.delivery(), Delivery::MaybeProcessed, "{error:?}");
         assert_eq!(error.stage(), Some(Stage::Body));
         assert_eq!(

@@ -229,24 +229,35 @@ async fn an_error_says_why_there_is_no_retry() {
     let address = peer.addr().to_string();
     let long = Duration::from_secs(60);
     let none = BudgetLimits::default().ratio(0.0).min_per_second(0);
+    let plenty = BudgetLimits::default();
+    let idempotent = || quick().idempotent(true);
     let cases = [
-        (quick().budget(none), "the retry budget is used up"),
+        (idempotent(), none, "the retry budget is used up"),
         (
-            quick().backoff(Backoff::calls().initial(long).max(long)),
+            idempotent().backoff(Backoff::calls().initial(long).max(long)),
+            plenty,
             "too little time is left",
         ),
         (
-            quick().replay_buffer(0),
+            idempotent().replay_buffer(0),
+            plenty,
             "the request is too large to be kept (retry.replay_buffer)",
+        ),
+        (
+            quick(),
+            plenty,
+            "it may have been processed, and is not marked idempotent (Retry::idempotent)",
         ),
     ];
     let pool = || {
         let soon = Duration::from_millis(1);
         PoolOptions::new().dial_backoff(Backoff::dialling().initial(soon).max(soon))
     };
-    for (retry, why) in cases {
+    // Each by the generated client and as a raw request.
+    let calls = 2 * cases.len() as u64;
+    for (retry, budget, why) in cases {
         let connector = Connector::tcp(&address).pool(pool()).retry(retry);
-        let channel = connector.connect().await.unwrap();
+        let channel = connector.retry_budget(budget).connect().await.unwrap();
         let expected = Expected {
             delivery: Delivery::MaybeProcessed,
             endpoint: Some(address.clone()),
@@ -259,7 +270,7 @@ async fn an_error_says_why_there_is_no_retry() {
         let waits = CallOptions::new().wait_for_ready(true);
         expected.check_calls(&channel, waits).await;
     }
-    assert_eq!(peer.seen().requests(), 6);
+    assert_eq!(peer.seen().requests(), calls);
     drop(peer);
     leaks.finish().await;
 }
@@ -298,7 +309,12 @@ async fn the_budget_stops_the_retries_of_an_outage() {
     // The same without a limit worth the name.
     let before = server.journal().started();
     let wide = BudgetLimits::default().ratio(10.0);
-    let channel = connect(&server, quick().budget(wide)).await;
+    let channel = Connector::endpoints([endpoint(&server)])
+        .retry(quick())
+        .retry_budget(wide)
+        .connect()
+        .await
+        .unwrap();
     for id in 0..200 {
         unary(&channel, id).await.unwrap_err();
     }

@@ -50,6 +50,7 @@ fn connector(uri: String) -> Connector {
         .initial(Duration::from_millis(1))
         .max(Duration::from_millis(5));
     Connector::target(uri)
+        .retry(Retry::exponential().idempotent(true))
         .pool(PoolOptions::new().max_connections(1).dial_backoff(backoff))
         .wait_for_ready(true)
 }

@@ -20,6 +20,7 @@ use crate::transport::connection::Incoming;
 use super::options::TimeLimit;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
 
@@ -51,11 +52,21 @@ impl Head {
         }
     }
 
-    /// The request for one endpoint, with the time that is left.
+    pub(super) fn path(&self) -> &str {
+        self.path.path()
+    }
+
+    /// Whether HTTP says so of the request's method. Of gRPC's, POST, it does not.
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.method.is_idempotent()
+    }
+
+    /// The request for one endpoint, with the time that is left, after so many attempts (gRFC A6).
     fn to_request(
         &self,
         subchannel: &Subchannel,
         limit: Option<&TimeLimit>,
+        previous_attempts: u32,
     ) -> Result<Request<()>, Error> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
@@ -74,12 +85,16 @@ impl Head {
                 .headers_mut()
                 .insert(GRPC_TIMEOUT, limit.remaining_header());
         }
+        if previous_attempts > 0 && self.is_grpc {
+            let attempts = HeaderValue::from(previous_attempts);
+            request.headers_mut().insert(PREVIOUS_ATTEMPTS, attempts);
+        }
         Ok(request)
     }
 
     /// What a picker may look at.
     pub(super) fn pick_request<'a>(&'a self, extensions: &'a Extensions) -> PickRequest<'a> {
-        PickRequest::new(self.path.path(), &self.headers, extensions)
+        PickRequest::new(self.path(), &self.headers, extensions)
     }
 
     pub(super) async fn send<B>(
@@ -88,12 +103,13 @@ impl Head {
         subchannel: &Subchannel,
         lease: &Lease,
         limit: Option<&TimeLimit>,
+        previous_attempts: u32,
         tasks: &Tasks,
     ) -> Result<Response<Incoming>, Error>
     where
         B: Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
     {
-        let request = self.to_request(subchannel, limit)?;
+        let request = self.to_request(subchannel, limit, previous_attempts)?;
         let exchanged = lease.connection().exchange(request, body, tasks).await;
         exchanged.map_err(|error| error.at(&subchannel.name))
     }

@@ -21,6 +21,7 @@ use crate::transport::connection::Incoming;
 
 use super::handle::Inner;
 use super::options::TimeLimit;
+use super::past::{Ended, Past};
 use super::pinned::Pinned;
 
 pin_project! {
@@ -34,7 +35,7 @@ pin_project! {
         deadline: Option<Sleep>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
-        attempts: u32,
+        past: Past,
     }
 }
 
@@ -63,7 +64,7 @@ impl ResponseBody {
         hold: Hold,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
-        attempts: u32,
+        past: Past,
         inner: Arc<Inner>,
     ) -> Self {
         let running = Some(Running {
@@ -78,7 +79,7 @@ impl ResponseBody {
                 .map(|limit| tokio::time::sleep_until(limit.deadline.instant())),
             limit,
             subchannel,
-            attempts,
+            past,
         }
     }
 }
@@ -129,9 +130,9 @@ impl Body for ResponseBody {
             *this.running = None;
         }
         let told = |error: Error| {
-            error
-                .at(&this.subchannel.name)
-                .after_attempts(*this.attempts)
+            let name = &this.subchannel.name;
+            this.past.failed(&Ended::with(&error, Some(name)));
+            this.past.tell(error.at(name))
         };
         Poll::Ready(frame.map(|frame| frame.map_err(told)))
     }

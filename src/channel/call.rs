@@ -1,5 +1,9 @@
 //! The attempt loop: everything that may happen between a request and its response.
 
+mod failure;
+mod lease;
+
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Extensions, Request, Response};
@@ -7,9 +11,9 @@ use tonic::Code;
 use tonic::body::Body;
 
 use crate::classify::Outcome;
-use crate::endpoint::{Choice, Subchannel};
+use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
-use crate::pool::{Lease, LeaseError};
+use crate::pool::Lease;
 use crate::retry::{AttemptFacts, Replay, Verdict, Withdrawal};
 use crate::time::Instant;
 use crate::transport::connection::Incoming;
@@ -19,6 +23,8 @@ use super::attempt::{Head, trailers_only};
 use super::body::Hold;
 use super::handle::Inner;
 use super::options::Settings;
+use super::past::{Ended, Past};
+use failure::{per_try_timeout_passed, unrepeatable};
 
 /// One call. Owns the deadline, the endpoints tried, the replay buffer and the count of attempts; nothing
 /// below it repeats anything.
@@ -28,8 +34,7 @@ pub(super) struct Call {
     extensions: Extensions,
     settings: Settings,
     replay: Replay,
-    /// The attempts that count. Resends of provably unprocessed work do not.
-    attempts: u32,
+    past: Past,
     refused: bool,
     /// What the budget gave for the next attempt. Given back if that is never sent.
     paid: Option<Withdrawal>,
@@ -65,13 +70,15 @@ impl Call {
         let extensions = std::mem::take(&mut parts.extensions);
         let now = Instant::now();
         let settings = inner.defaults.settings(&parts.headers, &extensions, now);
+        let head = Head::new(parts);
+        let replay_limit = inner.retry.of(head.path()).replay_limit();
         Self {
-            replay: Replay::new(body, inner.retry.replay_limit()),
-            head: Head::new(parts),
+            replay: Replay::new(body, replay_limit),
+            head,
             inner,
             extensions,
             settings,
-            attempts: 0,
+            past: Past::none(now),
             refused: false,
             paid: None,
             tried: Vec::new(),
@@ -98,14 +105,21 @@ impl Call {
             }
         };
         match result {
-            Ok(answer) => Ok(answer.response.map(|incoming| {
+            Ok(answer) => {
                 let hold = Hold::Lease {
                     _lease: answer.lease,
                 };
+                let mut response = answer.response;
+                if !self.past.history.is_empty() {
+                    let history = self.past.history.clone();
+                    response.extensions_mut().insert(history);
+                }
                 let limit = self.settings.limit;
                 let subchannel = answer.subchannel;
-                ResponseBody::new(incoming, hold, limit, subchannel, self.attempts, self.inner)
-            })),
+                Ok(response.map(|incoming| {
+                    ResponseBody::new(incoming, hold, limit, subchannel, self.past, self.inner)
+                }))
+            }
             Err(error) => {
                 self.inner.counters.failed();
                 if error.kind() != Kind::Timeout {
@@ -118,72 +132,80 @@ impl Call {
                 } else {
                     error
                 };
-                Err(error.after_attempts(self.attempts))
-            }
-        }
-    }
-
-    /// Only picks an endpoint and leases a slot of it, under the deadline.
-    pub(super) async fn lease_only(mut self) -> Result<(Arc<Subchannel>, Lease), Error> {
-        match &self.settings.limit {
-            None => self.lease().await,
-            Some(limit) => {
-                let deadline = limit.deadline.instant();
-                let leased = tokio::time::timeout_at(deadline, self.lease()).await;
-                leased.unwrap_or_else(|_| Err(self.deadline_passed()))
+                Err(self.past.tell(error))
             }
         }
     }
 
     async fn attempts(&mut self) -> Result<Answer, Error> {
         loop {
-            self.attempts += 1;
+            self.past.begin();
             let result = self.attempt().await;
             let outcome = match &result {
                 // Response headers: the call is committed to this answer.
                 Ok(answer) => match trailers_only(&answer.response) {
-                    Some(outcome) => outcome,
-                    None => return result,
+                    Some(outcome) if outcome.code != Code::Ok => outcome,
+                    _ => return result,
                 },
                 Err(error) => match error.kind() {
-                    Kind::Connect | Kind::Refused | Kind::Disconnected | Kind::Protocol => {
-                        Outcome::of_error(error)
+                    Kind::Disconnected if self.inner.tasks.is_cancelled() => {
+                        return result.map_err(|error| self.closed_under(error));
                     }
+                    // Of the attempt: the call's own deadline ends all of this.
+                    Kind::Timeout
+                    | Kind::Connect
+                    | Kind::Refused
+                    | Kind::Disconnected
+                    | Kind::Protocol => Outcome::of_error(error),
                     // Nothing left, but a resend at once would find the same endpoints: gRPC hands a failed
                     // pick to the configured policy.
                     Kind::NoEndpoint => Outcome {
                         delivery: Delivery::Answered,
-                        code: error.code(),
+                        ..Outcome::of_error(error)
                     },
                     // The same again would come of repeating these.
                     Kind::Config
-                    | Kind::Timeout
                     | Kind::PoolWait
                     | Kind::Request
                     | Kind::Dropped
-                    | Kind::Closed => return result,
+                    | Kind::Closed => return result.map_err(|error| self.failed(error)),
                 },
             };
             let limit = self.settings.limit.as_ref();
             if limit.is_some_and(|limit| limit.explains(outcome.code)) {
                 return Err(self.deadline_passed());
             }
-            match self.decide(outcome) {
-                Verdict::GiveUp(reason) => {
-                    return result.map_err(|error| error.given_up(reason.why()));
-                }
+            let verdict = self.decide(outcome);
+            if let Verdict::GiveUp(reason) = verdict {
+                return result.map_err(|error| self.failed(error).given_up(reason.why()));
+            }
+            let endpoint = self.endpoint.as_ref().map(|it| &it.name);
+            let ended = match &result {
+                Ok(_) => Ended {
+                    endpoint,
+                    stage: Stage::Response,
+                    delivery: outcome.delivery,
+                    code: outcome.code,
+                },
+                Err(error) => Ended::with(error, endpoint),
+            };
+            self.waiting = Waiting::ToRetry;
+            match verdict {
+                Verdict::GiveUp(_) => {}
                 Verdict::ResendNow => {
+                    self.past.resent(&ended);
                     self.last_error = result.err();
-                    self.waiting = Waiting::ToRetry;
-                    self.attempts -= 1;
                     self.refused |= outcome.delivery == Delivery::Refused;
                     self.inner.counters.resent();
                     // Lets a driver run that has not noticed yet that its connection is gone.
                     tokio::task::yield_now().await;
                 }
                 Verdict::RetryAfter { delay, withdrawal } => {
+                    self.past.failed(&ended);
+                    if outcome.pushback.is_some() {
+                        self.past.since_pushback = 0;
+                    }
                     self.paid = Some(withdrawal);
-                    self.waiting = Waiting::ToRetry;
                     // Drops an answer, and with it the slot: not needed while waiting.
                     self.last_error = result.err();
                     tokio::time::sleep(delay).await;
@@ -192,21 +214,31 @@ impl Call {
         }
     }
 
+    /// The last attempt ended with this error, and the call with it.
+    fn failed(&mut self, error: Error) -> Error {
+        let endpoint = self.endpoint.as_ref().map(|it| &it.name);
+        self.past.failed(&Ended::with(&error, endpoint));
+        error
+    }
+
     fn decide(&self, outcome: Outcome) -> Verdict {
         let now = Instant::now();
         let limit = self.settings.limit.as_ref();
+        let inner = &self.inner;
+        let policy = inner.retry.of(self.head.path());
         let facts = AttemptFacts {
-            delivery: outcome.delivery,
-            code: outcome.code,
-            attempts_made: self.attempts,
+            outcome,
+            idempotent: self
+                .settings
+                .idempotent
+                .unwrap_or_else(|| policy.is_idempotent() || self.head.is_idempotent()),
+            attempts_made: self.past.attempts,
+            attempts_since_pushback: self.past.since_pushback,
             refused_before: self.refused,
             committed: self.replay.is_committed(),
             remaining: limit.map(|limit| limit.deadline.remaining(now)),
         };
-        let inner = &self.inner;
-        inner
-            .retry
-            .decide(&facts, &inner.budget, inner.age(now), fastrand::f64())
+        policy.decide(&facts, &inner.budget, inner.age(now), fastrand::f64())
     }
 
     /// Picks an endpoint, leases a slot of it and sends the request.
@@ -222,10 +254,22 @@ impl Call {
             self.inner.counters.retried();
         }
         let limit = self.settings.limit.as_ref();
-        let sent = self
-            .head
-            .send(body, &subchannel, &lease, limit, &self.inner.tasks);
-        let sent = sent.await;
+        let previous = self.past.attempts - 1;
+        let tasks = &self.inner.tasks;
+        let try_limit = self.inner.retry.of(self.head.path()).try_limit();
+        let sent = {
+            // Pinned here, so that the two ways to wait for it share its place.
+            let sending = self
+                .head
+                .send(body, &subchannel, &lease, limit, previous, tasks);
+            let sending = pin!(sending);
+            match try_limit {
+                None => sending.await,
+                Some(limit) => tokio::time::timeout(limit, sending)
+                    .await
+                    .unwrap_or_else(|_| Err(per_try_timeout_passed(limit, &subchannel))),
+            }
+        };
         let outcome = match &sent {
             Ok(response) => trailers_only(response),
             Err(error) => Some(Outcome::of_error(error)),
@@ -244,104 +288,4 @@ impl Call {
             lease,
         })
     }
-
-    async fn lease(&mut self) -> Result<(Arc<Subchannel>, Lease), Error> {
-        let directory = Arc::clone(&self.inner.directory);
-        // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
-        // set they may be ready again; a call that still held them unready there would wait for one more change.
-        let mut unready = Vec::new();
-        let mut unready_in = 0;
-        loop {
-            self.waiting = Waiting::ForEndpoint;
-            let (version, choice) = {
-                let set = directory.set();
-                if set.version != unready_in {
-                    unready.clear();
-                    unready_in = set.version;
-                }
-                let request = self
-                    .head
-                    .pick_request(&self.extensions)
-                    .with_attempt(self.attempts);
-                (set.version, set.pick(&request, &self.tried, &unready))
-            };
-            match choice {
-                Choice::Use(subchannel) => {
-                    self.waiting = Waiting::ForStream;
-                    self.endpoint = Some(Arc::clone(&subchannel));
-                    match subchannel.pool.lease().await {
-                        Ok(lease) => return Ok((subchannel, lease)),
-                        Err(LeaseError::Unready) => unready.push(subchannel.identity),
-                        Err(error) => return Err(pool_error(error, &subchannel)),
-                    }
-                }
-                Choice::Drop(error) => return Err(error),
-                Choice::Fail(error) if !self.settings.wait_for_ready => return Err(error),
-                Choice::Fail(error) => {
-                    self.last_error = Some(error);
-                    directory.newer_than(version).await;
-                }
-                Choice::Wait => directory.newer_than(version).await,
-            }
-        }
-    }
-
-    fn deadline_passed(&mut self) -> Error {
-        let timeout = self
-            .settings
-            .limit
-            .as_ref()
-            .map(|it| it.timeout)
-            .unwrap_or_default();
-        let (stage, doing) = match self.waiting {
-            Waiting::ForEndpoint => (Stage::Pick, "waiting for an endpoint to be ready"),
-            Waiting::ForStream => (Stage::Pool, "waiting for a free stream"),
-            Waiting::ForResponse => (Stage::Response, "waiting for the response"),
-            Waiting::ToRetry => (Stage::Pick, "waiting to retry"),
-        };
-        let at_endpoint = matches!(stage, Stage::Pool | Stage::Response);
-        let name = self
-            .endpoint
-            .as_ref()
-            .map(|it| &it.name)
-            .filter(|_| at_endpoint);
-        let mut message = format!("the deadline of {timeout:?} passed while {doing}");
-        if let Some(name) = name {
-            message.push_str(" of ");
-            message.push_str(name);
-        }
-        let last = self.last_error.take();
-        if let Some(last) = &last {
-            message.push_str("; before that: ");
-            message.push_str(last.message());
-        }
-        self.in_doubt |= self.waiting == Waiting::ForResponse;
-        let error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message).in_stage(stage);
-        let error = match name {
-            Some(name) => error.about(name),
-            None => error,
-        };
-        match last {
-            Some(last) => error.because(last),
-            None => error,
-        }
-    }
-}
-
-fn pool_error(error: LeaseError, subchannel: &Subchannel) -> Error {
-    let message = match error {
-        LeaseError::QueueFull => "too many calls are waiting for a free stream (pool.max_waiting)",
-        LeaseError::TimedOut => "no stream became free in time (pool.wait_timeout)",
-        LeaseError::Unready => "no connection is open",
-    };
-    Error::new(Kind::PoolWait, Code::Unavailable, message)
-        .in_stage(Stage::Pool)
-        .at(&subchannel.name)
-}
-
-fn unrepeatable() -> Error {
-    let message = "the request's body is too large to be sent again (retry.replay_buffer)";
-    Error::new(Kind::Disconnected, Code::Unavailable, message)
-        .in_stage(Stage::Send)
-        .delivered(Delivery::MaybeProcessed)
 }

@@ -15,7 +15,7 @@ use tower_service::Service;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::pool::State;
-use crate::retry::{Budget, Retry};
+use crate::retry::{Budget, BudgetLimits, Policies};
 use crate::task::Tasks;
 use crate::time::Instant;
 
@@ -43,7 +43,8 @@ pub struct Channel {
 pub(crate) struct Parts {
     pub(crate) directory: Arc<Directory>,
     pub(crate) tasks: Tasks,
-    pub(crate) retry: Retry,
+    pub(crate) retry: Policies,
+    pub(crate) budget: BudgetLimits,
     pub(crate) defaults: CallDefaults,
 }
 
@@ -51,7 +52,7 @@ pub(crate) struct Parts {
 pub(super) struct Inner {
     pub(super) directory: Arc<Directory>,
     pub(super) tasks: Tasks,
-    pub(super) retry: Retry,
+    pub(super) retry: Policies,
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
     pub(super) counters: Counters,
@@ -76,7 +77,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Channel {
     pub(crate) fn new(parts: Parts) -> Self {
-        let budget = Arc::new(Budget::new(parts.retry.budget_limits()));
+        let budget = Arc::new(Budget::new(parts.budget));
         Self {
             inner: Arc::new(Inner {
                 directory: parts.directory,

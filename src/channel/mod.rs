@@ -10,6 +10,7 @@ mod body;
 mod call;
 mod handle;
 mod options;
+mod past;
 mod pinned;
 mod status;
 

@@ -24,6 +24,7 @@ pub struct CallOptions {
     wait_for_ready: Option<bool>,
     /// `Some(None)`: no time limit.
     timeout: Option<Option<Duration>>,
+    idempotent: Option<bool>,
 }
 
 /// What holds for calls that say nothing.
@@ -47,6 +48,14 @@ impl CallOptions {
     #[must_use]
     pub fn wait_for_ready(mut self, yes: bool) -> Self {
         self.wait_for_ready = Some(yes);
+        self
+    }
+
+    /// Whether processing this call twice does no more than processing it once, whatever the method's
+    /// [policy](crate::Retry::idempotent) says.
+    #[must_use]
+    pub fn idempotent(mut self, yes: bool) -> Self {
+        self.idempotent = Some(yes);
         self
     }
 
@@ -93,6 +102,8 @@ impl TimeLimit {
 pub(super) struct Settings {
     pub(super) limit: Option<TimeLimit>,
     pub(super) wait_for_ready: bool,
+    /// The call's own word; `None`: its method's holds.
+    pub(super) idempotent: Option<bool>,
 }
 
 impl CallDefaults {
@@ -126,6 +137,7 @@ impl CallDefaults {
                 header,
             }),
             wait_for_ready: own.wait_for_ready.unwrap_or(self.wait_for_ready),
+            idempotent: own.idempotent,
         }
     }
 }

@@ -26,6 +26,7 @@ use super::body::Hold;
 use super::call::Call;
 use super::handle::Inner;
 use super::options::TimeLimit;
+use super::past::{Ended, Past};
 
 /// One connection of a [`Channel`](crate::Channel), for calls that belong together.
 ///
@@ -97,6 +98,8 @@ impl Pinned {
         let settings = defaults.settings(request.headers(), request.extensions(), now);
         let limit = settings.limit;
         self.inner.counters.started();
+        let mut past = Past::none(now);
+        past.begin();
         let sent = AtomicBool::new(false);
         let result = match &limit {
             None => self.exchange(request, None, &sent).await,
@@ -127,12 +130,14 @@ impl Pinned {
                     _turn: turn,
                     _pinned: self,
                 };
-                Ok(response.map(|it| ResponseBody::new(it, hold, limit, subchannel, 1, inner)))
+                Ok(response.map(|it| ResponseBody::new(it, hold, limit, subchannel, past, inner)))
             }
             Err(error) => {
                 self.subchannel.record(Outcome::of_error(&error));
                 self.inner.counters.failed();
-                Err(error.at(&self.subchannel.name).after_attempts(1))
+                let name = &self.subchannel.name;
+                past.failed(&Ended::with(&error, Some(name)));
+                Err(past.tell(error.at(name)))
             }
         }
     }
@@ -152,7 +157,7 @@ impl Pinned {
         let head = Head::new(parts);
         let tasks = &self.inner.tasks;
         let response = head
-            .send(body, &self.subchannel, &self.lease, limit, tasks)
+            .send(body, &self.subchannel, &self.lease, limit, 0, tasks)
             .await?;
         Ok((response, turn))
     }

@@ -1,5 +1,6 @@
 //! The builder.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use crate::balance::Balance;
 use crate::discover::{Discover, Fixed, Resolution};
 use crate::endpoint::Endpoint;
 use crate::pool::PoolOptions;
-use crate::retry::Retry;
+use crate::retry::{BudgetLimits, Retry};
 use crate::transport::connection::{Http2Options, Keepalive};
 use crate::transport::dial::{Dial, TcpOptions};
 
@@ -39,6 +40,8 @@ pub struct Connector {
     pub(super) source: Source,
     pub(super) balance: Balance,
     pub(super) retry: Retry,
+    pub(super) retry_for: HashMap<String, Retry>,
+    pub(super) retry_budget: BudgetLimits,
     pub(super) pool: PoolOptions,
     pub(super) http2: Http2Options,
     pub(super) keepalive: Keepalive,
@@ -102,6 +105,8 @@ impl Connector {
             source,
             balance: Balance::default(),
             retry: Retry::exponential(),
+            retry_for: HashMap::new(),
+            retry_budget: BudgetLimits::default(),
             pool: PoolOptions::new(),
             http2: Http2Options::new(),
             keepalive: Keepalive::off(),
@@ -122,6 +127,29 @@ impl Connector {
     /// When failed calls are repeated. Default [`Retry::exponential`].
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// The same for one method, `package.Service/Method`, or for a whole service, `package.Service`. A
+    /// method's policy goes before its service's, and that before [`retry`](Self::retry); nothing of theirs is
+    /// combined. Given twice for one name, the last holds.
+    ///
+    /// ```
+    /// use trunkline::{Connector, Retry};
+    ///
+    /// let connector = Connector::tcp("inventory.internal:50051")
+    ///     .retry_for("shop.Inventory", Retry::exponential().idempotent(true))
+    ///     .retry_for("shop.Inventory/Reserve", Retry::none());
+    /// ```
+    pub fn retry_for(mut self, method: impl Into<String>, retry: Retry) -> Self {
+        self.retry_for.insert(method.into(), retry);
+        self
+    }
+
+    /// How much the channel as a whole may retry, whatever its methods' policies. Default
+    /// [`BudgetLimits::default`].
+    pub fn retry_budget(mut self, limits: BudgetLimits) -> Self {
+        self.retry_budget = limits;
         self
     }
 

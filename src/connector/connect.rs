@@ -15,6 +15,7 @@ use crate::directory::Directory;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Stage};
 use crate::pool::{PoolContext, State};
+use crate::retry::{Policies, validate_method_name};
 use crate::task::Tasks;
 use crate::transport::dial::SocketDialer;
 
@@ -75,7 +76,8 @@ impl Connector {
         Ok(Channel::new(Parts {
             directory: Directory::start(self.source.into_discover(), self.balance, context),
             tasks,
-            retry: self.retry,
+            retry: Policies::new(self.retry, self.retry_for),
+            budget: self.retry_budget,
             defaults: CallDefaults {
                 timeout: self.timeout,
                 timeout_header: self
@@ -90,7 +92,7 @@ impl Connector {
         if let Source::Fixed(endpoints) = &self.source {
             self.validate_endpoints(endpoints)?;
         }
-        self.retry.validate("retry")?;
+        self.validate_retry()?;
         self.pool.validate()?;
         self.http2.validate()?;
         self.keepalive.validate()?;
@@ -103,6 +105,22 @@ impl Connector {
         };
         time("timeout", timeout)?;
         self.pool.validate_under(timeout)
+    }
+
+    fn validate_retry(&self) -> Result<(), Error> {
+        self.retry_budget.validate("retry_budget")?;
+        let named = self.retry_for.iter().map(|(name, retry)| {
+            validate_method_name(name)?;
+            Ok((format!("retry_for({name:?})"), retry))
+        });
+        for policy in std::iter::once(Ok(("retry".to_owned(), &self.retry))).chain(named) {
+            let (field, retry) = policy?;
+            retry.validate(&field)?;
+            if let Some(timeout) = self.timeout {
+                retry.validate_under(&field, timeout)?;
+            }
+        }
+        Ok(())
     }
 
     fn validate_endpoints(&self, endpoints: &[Endpoint]) -> Result<(), Error> {

@@ -101,10 +101,10 @@ impl Dialling {
         self.count_failure(error, now, backoff);
     }
 
-    /// A connection ended. One that lived long enough starts the backoff anew; one that did not counts as a
-    /// failure, or a peer that accepts and closes at once would be dialled in a tight loop: a draining proxy
-    /// does so, with an orderly GOAWAY. Only one that served calls first may be short-lived (nginx retires
-    /// connections after a number of requests).
+    /// A connection ended. One that lived long enough starts the backoff anew; one that did neither that nor
+    /// serve a call counts as a failure, or a peer that accepts and closes at once would be dialled in a tight
+    /// loop: a draining proxy does so, with an orderly GOAWAY. One that served calls was good, however short:
+    /// nginx retires connections after a number of requests, and a network may reset any of them.
     pub(super) fn lost(
         &mut self,
         end: &End,
@@ -115,8 +115,7 @@ impl Dialling {
     ) {
         self.forgive(now);
         self.unproven = None;
-        let graceful = matches!(end, End::GoAway { graceful: true, .. });
-        if lived < PROVEN_AFTER && !(graceful && served) {
+        if lived < PROVEN_AFTER && !served {
             let error = Error::new(Kind::Connect, tonic::Code::Unavailable, end.to_string());
             self.count_failure(error.in_stage(Stage::Handshake), now, backoff);
             return;
@@ -124,7 +123,7 @@ impl Dialling {
         if lived >= PROVEN_AFTER {
             self.failures = 0;
         }
-        self.next = if graceful {
+        self.next = if matches!(end, End::GoAway { graceful: true, .. }) {
             None
         } else {
             // All clients of a server that died notice at once: spread them before the first redial too.

@@ -62,8 +62,8 @@ impl Pool {
     }
 
     /// Turns a permit, already forgotten, into a slot: on the oldest connection with room, so that surplus
-    /// connections fall idle. `None` if the room is gone since the permit was issued (a connection ended or
-    /// its limit fell): the permit is gone with it.
+    /// connections fall idle. `None` if the room is gone since the permit was issued: a connection ended or
+    /// its limit fell.
     fn claim(&self) -> Option<Lease> {
         loop {
             let open = self.open.load();
@@ -99,6 +99,8 @@ impl Pool {
                 if let Some(lease) = self.claim() {
                     return lease;
                 }
+                // Whoever took the room is about to tell of it.
+                tokio::task::yield_now().await;
             }
         };
         tokio::select! {

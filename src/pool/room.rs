@@ -1,43 +1,48 @@
 //! The permits that calls wait for: one for each call that the open connections have room for.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use tokio::sync::Semaphore;
 
-/// A fair semaphore that stays exact although connections lose room while calls hold permits for it.
+use crate::lock::lock;
+
+/// A fair semaphore that stays exact although connections lose room while calls hold permits for it: its count
+/// can go below zero.
 ///
-/// Permits that can still be had, plus those taken and not yet turned into slots, minus what is due: that is
-/// the room of the open connections.
+/// Permits that can be had, plus those taken and not yet turned into slots, minus what is due: that is the room
+/// of the open connections. It is more by the room of which the loss is yet to be told, and less by the gain.
 #[derive(Debug)]
 pub(super) struct Room {
     permits: Semaphore,
-    /// Permits for lost room that somebody holds: they will turn out void. Negative while they did so before
-    /// the loss was told.
-    due: AtomicI64,
+    /// Lost room for which there was no permit to take away: the next ones that come are for it.
+    due: AtomicUsize,
+    /// Held while permits are taken away: two at once must not both do so for what is due.
+    settling: Mutex<()>,
 }
 
 impl Room {
     pub(super) fn none() -> Self {
         Self {
             permits: Semaphore::new(0),
-            due: AtomicI64::new(0),
+            due: AtomicUsize::new(0),
+            settling: Mutex::new(()),
         }
     }
 
     /// There is room for so many more calls.
     pub(super) fn gained(&self, room: usize) {
         self.permits.add_permits(room);
+        // Afterwards: either this sees what a loss at the same time leaves due, or that sees these permits.
+        if self.due.load(SeqCst) > 0 {
+            self.settle();
+        }
     }
 
     /// Room for so many calls is gone.
     pub(super) fn lost(&self, room: usize) {
-        // Whoever takes the sum settles it; two at once must not both forget permits for it.
-        let due = self.due.swap(0, Ordering::AcqRel) + room as i64;
-        let forgotten = match usize::try_from(due) {
-            Ok(due) => self.permits.forget_permits(due),
-            Err(_) => 0,
-        };
-        self.due.fetch_add(due - forgotten as i64, Ordering::AcqRel);
+        self.due.fetch_add(room, SeqCst);
+        self.settle();
     }
 
     /// Takes a permit if there is one and nobody waits.
@@ -53,13 +58,20 @@ impl Room {
         }
     }
 
-    /// A permit that was taken led to no slot: the room is gone.
+    /// A permit that was taken led to no slot. It goes back: its room is gone, but the loss may have been set off
+    /// against the permit for other room meanwhile, or is about to be told and takes it away then.
     pub(super) fn void(&self) {
-        self.due.fetch_sub(1, Ordering::AcqRel);
+        self.gained(1);
     }
 
     pub(super) fn available(&self) -> usize {
         self.permits.available_permits()
+    }
+
+    fn settle(&self) {
+        let _alone = lock(&self.settling);
+        let forgotten = self.permits.forget_permits(self.due.load(SeqCst));
+        self.due.fetch_sub(forgotten, SeqCst);
     }
 }
 
@@ -93,6 +105,30 @@ mod tests {
         room.void();
         room.gained(2);
         room.lost(1);
+        assert_eq!(room.available(), 1);
+    }
+
+    #[test]
+    fn a_permit_that_is_void_costs_no_other() {
+        // One of two connections ends while its permit is held. The other one's call ends, and its permit is taken
+        // away for the loss: the one that turns out void is all that is left.
+        let room = room(2);
+        assert!(room.try_take() && room.try_take());
+        room.gained(1);
+        room.lost(1);
+        room.void();
+        assert_eq!(room.available(), 1);
+    }
+
+    #[test]
+    fn a_held_permit_may_serve_for_what_comes() {
+        let room = room(1);
+        assert!(room.try_take());
+        room.lost(1);
+        // The holder finds this one.
+        room.gained(1);
+        assert_eq!(room.available(), 0);
+        room.gained(1);
         assert_eq!(room.available(), 1);
     }
 }

@@ -9,8 +9,9 @@
 //!    retry after a delay that the budget has already paid for, or give up.
 //!
 //! Two kinds of repetition differ in what they cost. A *resend* repeats work that the peer provably did
-//! not process; it is free. A *retry* repeats work that may have been processed; it needs a configured
-//! status code, an attempt that is left, time until the deadline, and a withdrawal from the budget.
+//! not process; it is free. A *retry* repeats work that was or may have been processed; it needs a code
+//! that allows it or an idempotent call, an attempt that is left, time until the deadline, and a withdrawal
+//! from the budget.
 //!
 //! The rules are those of gRPC's retry design
 //! ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)), with a budget like
@@ -19,6 +20,7 @@
 mod backoff;
 mod budget;
 mod limits;
+mod methods;
 mod policy;
 mod replay;
 mod ring;
@@ -28,6 +30,7 @@ mod verdict;
 pub use backoff::Backoff;
 pub(crate) use budget::{Budget, Withdrawal};
 pub use limits::BudgetLimits;
+pub(crate) use methods::{Policies, validate_method_name};
 pub use policy::Retry;
 pub(crate) use replay::Replay;
 pub(crate) use verdict::{AttemptFacts, Verdict};

@@ -1,16 +1,19 @@
 //! The retry option of a channel.
 
 use std::fmt;
+use std::time::Duration;
 
 use tonic::Code;
 
-use super::{Backoff, BudgetLimits};
+use super::Backoff;
 use crate::error::Error;
 
 /// gRFC A6 lets nobody make more attempts.
 const MOST_ATTEMPTS: u32 = 5;
 
-/// Whether and how a channel repeats failed attempts of a call.
+/// Whether and how failed attempts of a call are repeated: for a channel
+/// ([`Connector::retry`](crate::Connector::retry)), or for some of its methods
+/// ([`Connector::retry_for`](crate::Connector::retry_for)).
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,33 +30,46 @@ const MOST_ATTEMPTS: u32 = 5;
 /// A call is retried only until response headers have come, or until its request no longer fits into the
 /// [replay buffer](Self::replay_buffer): from then on it is *committed*.
 ///
-/// Not governed by this option, and always on: work that the peer provably did not process is resent
-/// (the dial failed, the request was never written, `REFUSED_STREAM`, GOAWAY). That counts as no attempt
-/// and draws on no budget.
+/// | the attempt | by default | repeated if |
+/// |---|---|---|
+/// | was never sent, or the peer's GOAWAY left it out | resent | always |
+/// | was refused (`REFUSED_STREAM`) | resent once | then as if answered with `UNAVAILABLE` |
+/// | was answered with an error status, and nothing else | retried on `UNAVAILABLE` | the code is one of the [`codes`](Self::codes), or it is `RESOURCE_EXHAUSTED` and the server says when to retry |
+/// | may have been processed: the connection broke, the stream was reset, [`per_try_timeout`](Self::per_try_timeout) | given up | the call is [`idempotent`](Self::idempotent), or `codes` was set and has the code that stands for the failure |
+///
+/// A resend is at once and free: it counts as no attempt, draws on no budget, and happens whatever this
+/// option says, even with [`none`](Self::none). A retry waits for the [`backoff`](Self::backoff), counts as
+/// an attempt, and draws on the [channel's budget](crate::Connector::retry_budget); none is begun that would
+/// start after the deadline. Both go to an endpoint that the call has not tried, while there is one. From
+/// the second attempt on the server is told by `grpc-previous-rpc-attempts` how many came before.
+///
+/// A server that answers `grpc-retry-pushback-ms` with a number of milliseconds is obeyed: the next attempt
+/// waits exactly so long, and the backoff starts over. With anything else in that header, the call is not
+/// retried (gRFC A6).
 ///
 /// The setters take any value; the connector's `connect` rejects bad ones and names the field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retry {
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
-    pub(super) codes: Codes,
-    budget: BudgetLimits,
+    /// `None`: answers with `UNAVAILABLE`.
+    pub(super) codes: Option<Codes>,
+    idempotent: bool,
+    per_try_timeout: Option<Duration>,
     replay_buffer: usize,
 }
 
 impl Retry {
-    /// The default: 3 attempts with [`Backoff::calls`] between them, on `UNAVAILABLE` only, within
-    /// [`BudgetLimits::default`], and a replay buffer of 256 KiB (grpc-go's size).
-    ///
-    /// `UNAVAILABLE` is no proof that nothing was done: the connection may have broken after the request
-    /// was processed. Where a repetition would do harm, use [`none`](Self::none).
+    /// The default: 3 attempts with [`Backoff::calls`] between them, after answers with `UNAVAILABLE` only,
+    /// and a replay buffer of 256 KiB (grpc-go's size). Calls are not taken for idempotent.
     #[must_use]
     pub fn exponential() -> Self {
         Self {
             attempts: 3,
             backoff: Backoff::calls(),
-            codes: Codes::from_iter([Code::Unavailable]),
-            budget: BudgetLimits::default(),
+            codes: None,
+            idempotent: false,
+            per_try_timeout: None,
             replay_buffer: 256 * 1024,
         }
     }
@@ -83,17 +99,37 @@ impl Retry {
     /// Sets the status codes after which a call is retried, in place of those set before; not empty, and
     /// without `OK`.
     ///
+    /// As in gRFC A6 it does not matter then whether the peer answered with the code or the transport's
+    /// failure stands for it: with `UNAVAILABLE` set, a call whose connection broke is repeated, although it
+    /// may have been processed. (The default is more careful: it retries `UNAVAILABLE` as an answer only.)
     /// `ABORTED`, `CANCELLED`, `DEADLINE_EXCEEDED`, `INTERNAL` and `UNKNOWN` suit idempotent methods only.
     #[must_use]
     pub fn codes(mut self, codes: impl IntoIterator<Item = Code>) -> Self {
-        self.codes = codes.into_iter().collect();
+        self.codes = Some(codes.into_iter().collect());
         self
     }
 
-    /// Sets how much the channel as a whole may retry.
+    /// Whether processing a call twice does no more than processing it once, so that it may be repeated when
+    /// nobody knows whether it was processed; no by default.
+    ///
+    /// Raw requests with an idempotent HTTP method such as GET or PUT are idempotent in any case (RFC 9110
+    /// §9.2.2), except that a call's own word counts first
+    /// ([`CallOptions::idempotent`](crate::CallOptions::idempotent)).
     #[must_use]
-    pub const fn budget(mut self, limits: BudgetLimits) -> Self {
-        self.budget = limits;
+    pub const fn idempotent(mut self, yes: bool) -> Self {
+        self.idempotent = yes;
+        self
+    }
+
+    /// Sets how long one attempt may take from its sending to the response's headers; no limit by default.
+    /// More than 0, and not more than the channel's timeout.
+    ///
+    /// An attempt that takes longer is cancelled, and stands for `DEADLINE_EXCEEDED`. It may have been
+    /// processed, so it is repeated only for idempotent calls or with that code configured. Once the headers
+    /// are there only the call's own deadline holds.
+    #[must_use]
+    pub const fn per_try_timeout(mut self, timeout: Duration) -> Self {
+        self.per_try_timeout = Some(timeout);
         self
     }
 
@@ -108,16 +144,18 @@ impl Retry {
         self
     }
 
-    /// How much the channel as a whole may retry.
-    #[must_use]
-    pub const fn budget_limits(&self) -> BudgetLimits {
-        self.budget
-    }
-
     /// How much of a request is kept to send it again, in bytes.
     #[must_use]
     pub const fn replay_limit(&self) -> usize {
         self.replay_buffer
+    }
+
+    pub(crate) const fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    pub(crate) const fn try_limit(&self) -> Option<Duration> {
+        self.per_try_timeout
     }
 
     /// Checks the option. `field` is where it stands in the configuration, such as `retry`.
@@ -131,20 +169,34 @@ impl Retry {
         if !(1..=MOST_ATTEMPTS).contains(&self.attempts) {
             return bad("attempts", "must be from 1 (no retries) to 5");
         }
-        if self.codes.contains(Code::Ok) {
+        if self.codes.is_some_and(|codes| codes.contains(Code::Ok)) {
             return bad(
                 "codes",
                 "must not contain OK: a call that succeeded is not repeated",
             );
         }
-        if self.attempts > 1 && self.codes.is_empty() {
+        if self.attempts > 1 && self.codes.is_some_and(Codes::is_empty) {
             return bad(
                 "codes",
                 "must not be empty; for no retries use Retry::none()",
             );
         }
-        self.backoff.validate(&format!("{field}.backoff"))?;
-        self.budget.validate(&format!("{field}.budget"))
+        if self.per_try_timeout.is_some_and(|limit| limit.is_zero()) {
+            return bad("per_try_timeout", "must be more than 0");
+        }
+        self.backoff.validate(&format!("{field}.backoff"))
+    }
+
+    /// Checks what depends on the time that a call has.
+    pub(crate) fn validate_under(&self, field: &str, timeout: Duration) -> Result<(), Error> {
+        match self.per_try_timeout {
+            Some(limit) if limit > timeout => {
+                let problem =
+                    format!("{limit:?} is longer than the calls' own timeout, {timeout:?}");
+                Err(Error::config(&format!("{field}.per_try_timeout"), problem))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -193,8 +245,6 @@ impl fmt::Debug for Codes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -203,8 +253,8 @@ mod tests {
         retry.validate("retry").unwrap();
         assert_eq!(retry.attempts, 3);
         assert_eq!(retry.backoff, Backoff::calls());
-        assert_eq!(format!("{:?}", retry.codes), "{Unavailable}");
-        assert_eq!(retry.budget_limits(), BudgetLimits::default());
+        assert_eq!(retry.codes, None);
+        assert!(!retry.idempotent && retry.try_limit().is_none());
         assert_eq!(retry.replay_limit(), 262_144);
         let none = Retry::none();
         none.validate("retry").unwrap();
@@ -223,7 +273,8 @@ mod tests {
         }
         assert!(Codes::from_iter([]).is_empty());
         let replaced = Retry::exponential().codes([Code::Aborted, Code::Unknown]);
-        assert_eq!(format!("{:?}", replaced.codes), "{Unknown, Aborted}");
+        let codes = replaced.codes.unwrap();
+        assert_eq!(format!("{codes:?}"), "{Unknown, Aborted}");
     }
 
     #[test]
@@ -245,14 +296,7 @@ mod tests {
                 "backoff.max",
                 good().backoff(Backoff::calls().max(Duration::MAX)),
             ),
-            (
-                "budget.ratio",
-                good().budget(BudgetLimits::default().ratio(f64::NAN)),
-            ),
-            (
-                "budget.window",
-                good().budget(BudgetLimits::default().window(Duration::ZERO)),
-            ),
+            ("per_try_timeout", good().per_try_timeout(Duration::ZERO)),
         ];
         for (name, retry) in cases {
             let error = retry.validate("retry").unwrap_err();

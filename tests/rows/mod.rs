@@ -5,9 +5,13 @@
 //! |---|---|
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
+//! | `served` | what a rig may have for a server: real ones, and raw peers |
+//! | `timings` | how long the servers took, each for itself |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
+//! | `switch` | when a raw peer's fault strikes |
 //! | `stall` | listeners that never get a client connected |
+//! | `memory` | how much of it the process uses |
 //! | `panics` | panics of the whole process, counted |
 //!
 //! A row takes `TRUNKLINE_ROW_SECONDS` (default 6): its fault lasts from one third of that time to two thirds. From
@@ -26,10 +30,14 @@
 
 pub mod calls;
 pub mod dials;
+pub mod memory;
 pub mod panics;
 pub mod rig;
+pub mod served;
 pub mod source;
 pub mod stall;
+pub mod switch;
+pub mod timings;
 
 use std::time::Duration;
 

@@ -1,14 +1,18 @@
 //! Three servers, two channels over them, and the load on both.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Status;
 use trunkline::{Backoff, Channel, Connector, Endpoint, Keepalive, PoolOptions, Retry, State};
 
+use crate::support::chaos::Chaos;
 use crate::support::journal::duplicates;
 use crate::support::leak::LeakCheck;
 use crate::support::load::{Load, RunningLoad};
+use crate::support::raw_serve::ServedPeer;
+use crate::support::reaction::{Reaction, RequestInfo};
 use crate::support::report::Report;
 use crate::support::server::EchoServer;
 use crate::support::wait::{holds_within, wait_until};
@@ -16,6 +20,8 @@ use crate::support::wait::{holds_within, wait_until};
 use super::calls::call;
 use super::dials::Dials;
 use super::panics::Panics;
+use super::served::{NAMES, Served, raw_server, server_aging};
+pub use super::served::{endpoints, server};
 use super::source::{Answers, TestSource};
 
 /// How long a condition may take that no row limits.
@@ -32,13 +38,17 @@ pub const STREAMS: usize = 200;
 
 /// The settings under which the rows are run.
 pub fn settings(connector: Connector) -> Connector {
-    let keepalive = Keepalive::every(Duration::from_millis(500))
-        .timeout(Duration::from_millis(500))
-        .allow_frequent();
     connector
-        .keepalive(keepalive)
+        .keepalive(keepalive())
         .pool(pool())
         .timeout(Duration::from_secs(1))
+}
+
+/// A dead connection is found within the sum of the two.
+pub fn keepalive() -> Keepalive {
+    Keepalive::every(Duration::from_millis(500))
+        .timeout(Duration::from_millis(500))
+        .allow_frequent()
 }
 
 /// The pool's part of the settings.
@@ -62,15 +72,26 @@ pub fn most_dials(span: Duration) -> usize {
     dials as usize
 }
 
+/// The default policy, for calls that are marked idempotent.
+fn idempotent() -> Retry {
+    Retry::exponential().idempotent(true)
+}
+
+/// The connectors of a rig's two channels: its calls marked idempotent, and not.
+fn both(connector: impl Fn() -> Connector) -> [Connector; 2] {
+    [connector().retry(idempotent()), connector()]
+}
+
 /// A row under load: servers, channels, and the watch for what must not be left behind.
 ///
-/// Every call of the echo service may be repeated under the default retry policy, so a channel with it stands for
-/// idempotent calls. One that never repeats what may have been processed stands for all others: of its calls none may
-/// be handled twice.
-pub struct Rig {
-    pub servers: Vec<EchoServer>,
+/// Both have the default retry policy. The calls of one are marked idempotent, those of the other are not: of these
+/// none may be handled twice.
+pub struct Rig<S = EchoServer> {
+    pub servers: Vec<S>,
     pub retrying: Side,
     pub single: Side,
+    /// The stream limit of each.
+    streams: usize,
     leaks: LeakCheck,
     panics: Panics,
 }
@@ -85,8 +106,9 @@ pub struct Side {
 pub struct Endpoints([Answers; 2]);
 
 /// What a rig has before its channels.
-struct Parts {
-    servers: Vec<EchoServer>,
+struct Parts<S> {
+    servers: Vec<S>,
+    streams: usize,
     leaks: LeakCheck,
     panics: Panics,
 }
@@ -107,24 +129,62 @@ pub struct Reports {
 impl Rig {
     /// Three servers with this delay, and channels that are connected to all of them.
     pub async fn start(delay: Duration) -> Self {
-        let parts = Parts::start(delay).await;
-        let connector = || Connector::endpoints(endpoints(&parts.servers));
-        let channels = [connector(), connector().retry(Retry::none())];
-        parts.rig(channels).await
+        Self::start_aging(delay, None).await
+    }
+
+    /// The same, with an age at which the servers retire connections.
+    pub async fn start_aging(delay: Duration, age: Option<Duration>) -> Self {
+        let start = || NAMES.map(|name| server_aging(name, delay, age)).into();
+        Parts::start(STREAMS, start).await.connect(|it| it).await
     }
 
     /// The same, with endpoints that can be changed. They are the three servers at first.
     pub async fn start_discovered(delay: Duration) -> (Self, Endpoints) {
-        let parts = Parts::start(delay).await;
+        let start = || NAMES.map(|name| server(name, delay)).into();
+        let parts = Parts::start(STREAMS, start).await;
         let (retrying, source) = TestSource::new();
-        let first = Connector::discover(source);
+        let first = Connector::discover(source).retry(idempotent());
         let (single, source) = TestSource::new();
-        let second = Connector::discover(source).retry(Retry::none());
+        let second = Connector::discover(source);
         let set = Endpoints([retrying, single]);
         set.become_these(&endpoints(&parts.servers)).await;
-        (parts.rig([first, second]).await, set)
+        (parts.rig([first, second], |it| it).await, set)
     }
 
+    /// The same, with a proxy in front of each server.
+    pub async fn start_behind_proxies(delay: Duration, seed: u64) -> (Self, Vec<Chaos>) {
+        let start = || NAMES.map(|name| server(name, delay)).into();
+        let parts = Parts::start(STREAMS, start).await;
+        let proxy = |server: &EchoServer| Chaos::tcp(server.addr(), seed);
+        let proxies: Vec<_> = parts.servers.iter().map(proxy).collect();
+        let channels =
+            both(|| Connector::endpoints(proxies.iter().map(|it| Endpoint::uri(it.uri()))));
+        (parts.rig(channels, |it| it).await, proxies)
+    }
+}
+
+impl Rig<ServedPeer> {
+    /// Three raw peers with this stream limit. `react` is told which of them has the request.
+    pub async fn start_raw(
+        streams: usize,
+        react: impl Fn(usize, &RequestInfo) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_raw_with(streams, react, |connector| connector).await
+    }
+
+    /// The same, with other settings of the channels.
+    pub async fn start_raw_with(
+        streams: usize,
+        react: impl Fn(usize, &RequestInfo) -> Reaction + Send + Sync + 'static,
+        settings: impl Fn(Connector) -> Connector,
+    ) -> Self {
+        let react = Arc::new(react);
+        let start = || (0..3).map(|nth| raw_server(nth, streams, &react)).collect();
+        Parts::start(streams, start).await.connect(settings).await
+    }
+}
+
+impl<S: Served> Rig<S> {
     /// As the channels' errors and status write it.
     pub fn address(&self, server: usize) -> String {
         self.single.channel.status().endpoints[server]
@@ -182,13 +242,13 @@ impl Rig {
         recovery: Option<Duration>,
         figures: &[(&str, u64)],
     ) {
-        slots_are_free(&self.retrying.channel, STREAMS).await;
-        slots_are_free(&self.single.channel, STREAMS).await;
+        slots_are_free(&self.retrying.channel, self.streams).await;
+        slots_are_free(&self.single.channel, self.streams).await;
         // One way to end a channel for each.
         self.retrying.channel.close(Duration::from_secs(1)).await;
         drop((self.retrying, self.single));
         let handled = self.servers.iter().map(|server| {
-            let mut handled = server.journal().handled();
+            let mut handled = server.handled();
             handled.split_off(&SINGLE_IDS)
         });
         let twice = duplicates(handled);
@@ -207,22 +267,33 @@ impl Rig {
     }
 }
 
-impl Parts {
-    async fn start(delay: Duration) -> Self {
+impl<S: Served> Parts<S> {
+    async fn start(streams: usize, servers: impl FnOnce() -> Vec<S>) -> Self {
         // Before there is anything that could leak.
         let leaks = LeakCheck::start().await;
         Self {
-            servers: ["a", "b", "c"].map(|name| server(name, delay)).into(),
+            servers: servers(),
+            streams,
             leaks,
             panics: Panics::watch(),
         }
     }
 
-    async fn rig(self, [retrying, single]: [Connector; 2]) -> Rig {
+    async fn connect(self, adjust: impl Fn(Connector) -> Connector) -> Rig<S> {
+        let channels = both(|| Connector::endpoints(endpoints(&self.servers)));
+        self.rig(channels, adjust).await
+    }
+
+    async fn rig(
+        self,
+        [retrying, single]: [Connector; 2],
+        adjust: impl Fn(Connector) -> Connector,
+    ) -> Rig<S> {
         let rig = Rig {
-            retrying: Side::start(retrying).await,
-            single: Side::start(single).await,
+            retrying: Side::start_with(retrying, &adjust).await,
+            single: Side::start_with(single, &adjust).await,
             servers: self.servers,
+            streams: self.streams,
             leaks: self.leaks,
             panics: self.panics,
         };
@@ -242,7 +313,11 @@ impl Endpoints {
 impl Side {
     /// A channel with the rows' settings that is connected to at least one endpoint.
     pub async fn start(connector: Connector) -> Self {
-        let side = Self::start_lazy(connector);
+        Self::start_with(connector, |it| it).await
+    }
+
+    async fn start_with(connector: Connector, adjust: impl FnOnce(Connector) -> Connector) -> Self {
+        let side = Self::lazy_with(connector, adjust);
         let state = || side.channel.status().state;
         wait_until(LIMIT, || state() == State::Ready).await;
         side
@@ -250,8 +325,12 @@ impl Side {
 
     /// One that connects while it is used.
     pub fn start_lazy(connector: Connector) -> Self {
+        Self::lazy_with(connector, |it| it)
+    }
+
+    fn lazy_with(connector: Connector, adjust: impl FnOnce(Connector) -> Connector) -> Self {
         let dials = Dials::default();
-        let connector = settings(connector).dialer(dials.clone());
+        let connector = adjust(settings(connector)).dialer(dials.clone());
         Self {
             channel: connector.connect_lazy().unwrap(),
             dials,
@@ -314,20 +393,6 @@ impl Reports {
             self.retrying.failed
         );
     }
-}
-
-/// A server like those of a rig.
-pub fn server(name: &str, delay: Duration) -> EchoServer {
-    let builder = EchoServer::builder(name).delay(delay);
-    builder.max_concurrent_streams(STREAMS as u32).tcp()
-}
-
-/// The servers as endpoints.
-pub fn endpoints(servers: &[EchoServer]) -> Vec<Endpoint> {
-    servers
-        .iter()
-        .map(|server| Endpoint::uri(server.uri()))
-        .collect()
 }
 
 /// Waits until no call is on the channel or waits, and each of its connections has all its `streams` free. A slot that

@@ -76,6 +76,9 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The highest stream id of a client (RFC 9113 section 5.1.1).
+    pub const LAST_STREAM: u32 = (1 << 31) - 1;
+
     pub fn new(kind: u8, flags: u8, stream: u32, payload: impl Into<Bytes>) -> Self {
         Self {
             kind,
@@ -121,6 +124,14 @@ impl Frame {
 
     pub fn rst(stream: u32, code: u32) -> Self {
         Self::number(kind::RST_STREAM, stream, code)
+    }
+
+    /// A frame after which an h2 client goes on above this stream, whether it was open or not: PRIORITY of a stream that
+    /// depends on itself, which it must reset (RFC 7540 section 5.3.1).
+    pub fn skip_to(stream: u32) -> Self {
+        let mut payload = stream.to_be_bytes().to_vec();
+        payload.push(0);
+        Self::new(kind::PRIORITY, flag::NONE, stream, payload)
     }
 
     pub fn window_update(stream: u32, increment: u32) -> Self {

@@ -16,6 +16,7 @@
 //! | `load`, `report` | calls at a steady rate; what became of them |
 //! | `calls` | calls through tonic's own client |
 //! | `burst`, `body` | calls at once through any client; raw requests fed frame by frame |
+//! | `chaos`, `chaos_link` | a proxy with latency, jitter, rates, small writes, resets, black holes and half-closes |
 //! | `cutter` | a proxy that cuts connections after a number of bytes |
 //! | `wait` | waiting for a condition, with a limit |
 //! | `echo`, `behaviour`, `incoming`, `net`, `place`, `scratch`, `thread` | what the above are made of |
@@ -43,6 +44,8 @@ pub mod behaviour;
 pub mod body;
 pub mod burst;
 pub mod calls;
+pub mod chaos;
+pub mod chaos_link;
 pub mod cutter;
 pub mod echo;
 pub mod frames;

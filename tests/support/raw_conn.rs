@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::frames::{Frame, FrameReader, PREFACE, flag, kind};
+use super::frames::{Frame, FrameReader, PREFACE, flag, kind, setting};
 use super::net::Stream;
 use super::response;
 use super::seen::Seen;
@@ -31,8 +31,10 @@ pub struct RawConn {
     newest: u32,
     /// The last stream that `next_request` gave.
     taken: u32,
-    pub(super) settings_sent: u64,
-    settings_acked: u64,
+    /// SETTINGS that the client has not acknowledged.
+    pub(super) unacked: VecDeque<Vec<(u16, u32)>>,
+    /// The most streams that it may open, as it acknowledged last.
+    limit: usize,
     open: Open,
 }
 
@@ -60,8 +62,8 @@ impl RawConn {
             aside: VecDeque::new(),
             newest: 0,
             taken: 0,
-            settings_sent: 0,
-            settings_acked: 0,
+            unacked: VecDeque::new(),
+            limit: usize::MAX,
             open: Open {
                 number: seen.opened(),
                 seen: Arc::clone(seen),
@@ -157,7 +159,7 @@ impl RawConn {
 
     /// Waits until the client has acknowledged every SETTINGS sent so far.
     pub async fn settings_acked(&mut self) {
-        while self.settings_acked < self.settings_sent {
+        while !self.unacked.is_empty() {
             assert!(self.put_aside("an acknowledgement of SETTINGS").await);
         }
     }
@@ -178,7 +180,12 @@ impl RawConn {
     pub(super) async fn begin(&mut self, settings: &[(u16, u32)]) -> bool {
         let preface = self.reader.exact(&mut self.io, PREFACE.len()).await;
         matches!(preface, Ok(preface) if preface == PREFACE)
-            && self.try_send(&Frame::settings(settings)).await.is_ok()
+            && self.try_send_settings(settings).await.is_ok()
+    }
+
+    /// The most streams that the client may have open: what it acknowledged last.
+    pub(super) fn stream_limit(&self) -> usize {
+        self.limit
     }
 
     /// The next frame, counted; `None` at the end of the connection, clean or not. Can be cancelled.
@@ -196,7 +203,12 @@ impl RawConn {
     pub(super) async fn answer(&mut self, frame: &Frame) -> io::Result<bool> {
         match frame.kind {
             kind::SETTINGS if frame.has(flag::ACK) => {
-                self.settings_acked += 1;
+                let acked = self.unacked.pop_front().unwrap_or_default();
+                for (id, value) in acked {
+                    if id == setting::MAX_CONCURRENT_STREAMS {
+                        self.limit = value as usize;
+                    }
+                }
                 Ok(true)
             }
             kind::SETTINGS if self.auto.settings => {

@@ -12,8 +12,14 @@ use super::wait::within;
 
 impl RawConn {
     pub async fn send_settings(&mut self, settings: &[(u16, u32)]) {
-        self.settings_sent += 1;
+        self.unacked.push_back(settings.to_vec());
         self.send(&Frame::settings(settings)).await;
+    }
+
+    /// The same, and leaves it to the caller whether the client is still there.
+    pub(super) async fn try_send_settings(&mut self, settings: &[(u16, u32)]) -> io::Result<()> {
+        self.unacked.push_back(settings.to_vec());
+        self.try_send(&Frame::settings(settings)).await
     }
 
     pub async fn send_settings_ack(&mut self) {

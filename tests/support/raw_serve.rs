@@ -125,6 +125,8 @@ struct ServedConn {
     /// Reactions that wait for their time.
     waiting: JoinSet<(u32, Reaction)>,
     newest: u32,
+    /// What lies above is looked at by nobody, as a GOAWAY said.
+    last: u32,
     requests: u64,
 }
 
@@ -148,6 +150,7 @@ impl ServedConn {
             rule,
             waiting: JoinSet::new(),
             newest: 0,
+            last: u32::MAX,
             requests: 0,
         }
     }
@@ -183,8 +186,15 @@ impl ServedConn {
         self.conn.answer(&frame).await?;
         let stream = frame.stream;
         match frame.kind {
+            kind::DATA | kind::HEADERS if stream > self.last => {
+                self.open.remove(stream);
+                return Ok(Next::GoOn);
+            }
             kind::HEADERS if stream > self.newest => {
                 self.newest = stream;
+                if self.open.bodies.len() >= self.conn.stream_limit() {
+                    self.rule.seen.over_limit();
+                }
                 self.open.insert(stream);
             }
             kind::DATA | kind::HEADERS => {}
@@ -210,6 +220,7 @@ impl ServedConn {
             stream,
             nth: self.rule.requests.fetch_add(1, SeqCst),
             nth_on_connection: self.requests,
+            open: self.open.bodies.len(),
             message,
         };
         self.requests += 1;
@@ -243,6 +254,12 @@ impl ServedConn {
                 } => {
                     let goaway = Frame::goaway(last_stream, code, &debug);
                     self.conn.try_send(&goaway).await?;
+                    self.last = self.last.min(last_stream);
+                    reaction = *then;
+                    continue;
+                }
+                Reaction::Settings(settings, then) => {
+                    self.conn.try_send_settings(&settings).await?;
                     reaction = *then;
                     continue;
                 }
@@ -253,7 +270,7 @@ impl ServedConn {
                     });
                     return Ok(Next::GoOn);
                 }
-                Reaction::Silence => return Ok(Next::GoOn),
+                Reaction::Silence | Reaction::Ignore => return Ok(Next::GoOn),
                 Reaction::Freeze => return Ok(Next::Freeze),
                 Reaction::Close => return Ok(Next::Close),
                 Reaction::Abort => return Ok(Next::Abort),

@@ -17,6 +17,8 @@ pub struct RequestInfo {
     pub nth: u64,
     /// The request's number on its connection, from 0.
     pub nth_on_connection: u64,
+    /// The requests being answered on its connection, this one included.
+    pub open: usize,
     /// The payload of its first gRPC message; `None` when it has none.
     pub message: Option<Bytes>,
 }
@@ -39,17 +41,21 @@ pub enum Reaction {
     Reset(u32),
     /// These frames, whatever they are.
     Frames(Vec<Frame>),
-    /// GOAWAY, then another reaction.
+    /// GOAWAY, then another reaction. From then on nobody looks at requests above the last stream.
     GoAway {
         last_stream: u32,
         code: u32,
         debug: String,
         then: Box<Reaction>,
     },
+    /// SETTINGS, then another reaction.
+    Settings(Vec<(u16, u32)>, Box<Reaction>),
     /// Another reaction after a while; the connection goes on meanwhile.
     After(Duration, Box<Reaction>),
     /// Nothing, ever.
     Silence,
+    /// The same, and the request is not even looked at.
+    Ignore,
     /// The connection stays open and is neither read nor written any more.
     Freeze,
     /// The connection is closed with FIN.
@@ -86,6 +92,11 @@ impl Reaction {
         }
     }
 
+    /// SETTINGS before this reaction.
+    pub fn after_settings(self, settings: &[(u16, u32)]) -> Self {
+        Self::Settings(settings.to_vec(), Box::new(self))
+    }
+
     /// A wait before this reaction.
     pub fn after(self, delay: Duration) -> Self {
         Self::After(delay, Box::new(self))
@@ -99,7 +110,8 @@ impl Reaction {
             Self::GoAway {
                 last_stream, then, ..
             } => stream <= *last_stream && then.may_have_processed(stream),
-            Self::After(_, then) => then.may_have_processed(stream),
+            Self::After(_, then) | Self::Settings(_, then) => then.may_have_processed(stream),
+            Self::Ignore => false,
             _ => true,
         }
     }

@@ -16,6 +16,7 @@ pub struct Seen {
     goaways: AtomicU64,
     streams: AtomicU64,
     peak_streams: AtomicU64,
+    over_limit: AtomicU64,
     panics: AtomicU64,
     resets: Mutex<BTreeMap<u32, u64>>,
     handled: Mutex<BTreeMap<u64, u64>>,
@@ -60,6 +61,11 @@ impl Seen {
     /// The most requests that were ever being answered at once. Only counted while the peer answers by itself.
     pub fn peak_streams(&self) -> u64 {
         self.peak_streams.load(SeqCst)
+    }
+
+    /// Requests above the stream limit that the client had acknowledged. Only counted while the peer answers by itself.
+    pub fn requests_over_limit(&self) -> u64 {
+        self.over_limit.load(SeqCst)
     }
 
     /// For each id of the echo service's requests the number of times it was taken as processed, as a server might have
@@ -107,6 +113,10 @@ impl Seen {
 
     pub(super) fn streams_closed(&self, streams: usize) {
         self.streams.fetch_sub(streams as u64, SeqCst);
+    }
+
+    pub(super) fn over_limit(&self) {
+        self.over_limit.fetch_add(1, SeqCst);
     }
 
     pub(super) fn panicked(&self) {

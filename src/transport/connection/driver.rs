@@ -26,7 +26,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 type H2 = h2::client::Connection<Wire<BoxIo>, Bytes>;
 
 /// Polls h2 and publishes what the peer announces. h2 wakes nobody for SETTINGS, a new stream limit or
-/// GOAWAY, so the driver looks after each poll in which bytes came in.
+/// GOAWAY, so the driver looks after each poll in which bytes came in, and when a call was turned away.
 ///
 /// However it ends (also when its runtime is dropped), it retires the connection and tells the observer.
 pub(super) struct Driver {
@@ -77,11 +77,8 @@ impl Driver {
         self
     }
 
-    /// Looks at what the bytes that just came in have changed.
+    /// Looks at what has changed.
     fn observe(&mut self, cx: &mut Context<'_>) {
-        if let Some(pinger) = &mut self.pinger {
-            pinger.bytes_were_read();
-        }
         let Some(probe) = &mut self.probe else { return };
         let limit = probe.current_max_send_streams();
         let going_away = match probe.poll_ready(cx) {
@@ -147,7 +144,11 @@ impl Future for Driver {
             _ => {}
         }
         let polled = Pin::new(&mut this.h2).poll(cx);
-        if this.shared.bytes_read.swap(false, Ordering::Relaxed) {
+        let came = this.shared.bytes_read.swap(false, Ordering::Relaxed);
+        if came && let Some(pinger) = &mut this.pinger {
+            pinger.bytes_were_read();
+        }
+        if came || this.shared.refuses.load(Ordering::Acquire) {
             this.observe(cx);
         }
         if let Poll::Ready(result) = polled {
@@ -204,6 +205,10 @@ fn end_of(error: &h2::Error) -> End {
                 reason_name(reason)
             ),
         };
+    }
+    if error.reason().is_none() && !error.is_io() {
+        // What is left is the user's error, as h2 calls it, that the stream ids are used up.
+        return End::Local;
     }
     End::Lost(match error.reason() {
         Some(reason) => format!("protocol error on the connection ({})", reason_name(reason)),

@@ -41,9 +41,17 @@ impl Connection {
             .await
             .map_err(|error| self.shared.closed(error))?;
         let whole_and_empty = matches!(opening, Opening::Whole(None));
-        let (mut response, mut stream) = send
-            .send_request(head, whole_and_empty)
-            .map_err(|error| self.shared.failure(error, Evidence::UNSENT, Stage::Send))?;
+        let (mut response, mut stream) = match send.send_request(head, whole_and_empty) {
+            Ok(sent) => sent,
+            Err(error) => {
+                // Another call may have had the last stream in between.
+                let ready = poll_fn(|cx| Poll::Ready(send.poll_ready(cx))).await;
+                return Err(match ready {
+                    Poll::Ready(Err(_)) => self.shared.closed(error),
+                    _ => self.shared.failure(error, Evidence::UNSENT, Stage::Send),
+                });
+            }
+        };
         drop(send);
         let failed = match opening {
             Opening::Whole(data) => {
@@ -90,6 +98,9 @@ impl Shared {
     /// The connection takes no more streams. That is never the request's fault, although h2 calls it a user
     /// error when the stream ids are used up.
     fn closed(&self, error: h2::Error) -> Error {
+        // Nothing else need happen on it for a long time, and calls would come back to it until something does.
+        self.refuses.store(true, Ordering::Release);
+        self.driver.wake();
         let failure = self.failure(error, Evidence::UNSENT, Stage::Send);
         if failure.kind() == Kind::Request {
             Error::new(Kind::Disconnected, Code::Unavailable, failure.message()).because(failure)

@@ -59,6 +59,8 @@ struct Shared {
     bytes_read: AtomicBool,
     /// A write failed; what the peer sent before is still being read.
     unwritable: AtomicBool,
+    /// h2 takes no more requests, and the driver may not know yet.
+    refuses: AtomicBool,
     /// A response came.
     answered: AtomicBool,
     command: AtomicU8,
@@ -73,7 +75,7 @@ const ABORT: u8 = 2;
 /// Why a connection takes no more calls. The first reason stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// This side closed it: idle, too old, its endpoint removed, or the channel closed.
+    /// This side closed it: idle, too old, out of stream ids, its endpoint removed, or the channel closed.
     Local,
     /// The peer announced the end with a GOAWAY.
     GoAway {

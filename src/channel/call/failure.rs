@@ -1,0 +1,88 @@
+//! The errors that only the call as a whole can make.
+
+use std::time::Duration;
+
+use tonic::Code;
+
+use crate::endpoint::Subchannel;
+use crate::error::{Delivery, Error, Kind, Stage};
+
+use super::{Call, Waiting};
+
+impl Call {
+    /// What the call was doing when its time was over.
+    pub(super) fn deadline_passed(&mut self) -> Error {
+        let timeout = self
+            .settings
+            .limit
+            .as_ref()
+            .map(|it| it.timeout)
+            .unwrap_or_default();
+        let (stage, doing) = match self.waiting {
+            Waiting::ForEndpoint => (Stage::Pick, "waiting for an endpoint to be ready"),
+            Waiting::ForStream => (Stage::Pool, "waiting for a free stream"),
+            Waiting::ForResponse => (Stage::Response, "waiting for the response"),
+            Waiting::ToRetry => (Stage::Pick, "waiting to retry"),
+        };
+        let at_endpoint = matches!(stage, Stage::Pool | Stage::Response);
+        let name = self
+            .endpoint
+            .as_ref()
+            .map(|it| &it.name)
+            .filter(|_| at_endpoint);
+        let mut message = format!("the deadline of {timeout:?} passed while {doing}");
+        if let Some(name) = name {
+            message.push_str(" of ");
+            message.push_str(name);
+        }
+        let last = self.last_error.take();
+        if let Some(last) = &last {
+            message.push_str("; before that: ");
+            message.push_str(last.message());
+        }
+        let sent = self.waiting == Waiting::ForResponse;
+        self.in_doubt |= sent;
+        let mut error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message).in_stage(stage);
+        if let Some(name) = name {
+            error = error.about(name);
+        }
+        if sent {
+            error = error.delivered(Delivery::MaybeProcessed);
+        }
+        if self.waiting != Waiting::ToRetry && self.past.attempts > 0 {
+            error = self.failed(error);
+        }
+        match last {
+            Some(last) => error.because(last),
+            None => error,
+        }
+    }
+
+    /// The connection did not just break: the channel was closed, and with it the call.
+    pub(super) fn closed_under(&mut self, lost: Error) -> Error {
+        let lost = self.failed(lost);
+        let message = "the channel was closed while the call ran";
+        let mut error = Error::new(Kind::Closed, Code::Unavailable, message)
+            .in_stage(lost.stage().unwrap_or(Stage::Response))
+            .delivered(lost.delivery());
+        if let Some(subchannel) = &self.endpoint {
+            error = error.about(&subchannel.name);
+        }
+        error.because(lost)
+    }
+}
+
+pub(super) fn per_try_timeout_passed(limit: Duration, subchannel: &Subchannel) -> Error {
+    let message = format!("no response within {limit:?} (retry.per_try_timeout)");
+    Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
+        .in_stage(Stage::Response)
+        .delivered(Delivery::MaybeProcessed)
+        .at(&subchannel.name)
+}
+
+pub(super) fn unrepeatable() -> Error {
+    let message = "the request's body is too large to be sent again (retry.replay_buffer)";
+    Error::new(Kind::Disconnected, Code::Unavailable, message)
+        .in_stage(Stage::Send)
+        .delivered(Delivery::MaybeProcessed)
+}

@@ -1,0 +1,80 @@
+//! From a call to a slot: which endpoint, and the wait for it.
+
+use std::sync::Arc;
+
+use tonic::Code;
+
+use crate::endpoint::{Choice, Subchannel};
+use crate::error::{Error, Kind, Stage};
+use crate::pool::{Lease, LeaseError};
+
+use super::{Call, Waiting};
+
+impl Call {
+    /// Only picks an endpoint and leases a slot of it, under the deadline.
+    pub(in crate::channel) async fn lease_only(
+        mut self,
+    ) -> Result<(Arc<Subchannel>, Lease), Error> {
+        match &self.settings.limit {
+            None => self.lease().await,
+            Some(limit) => {
+                let deadline = limit.deadline.instant();
+                let leased = tokio::time::timeout_at(deadline, self.lease()).await;
+                leased.unwrap_or_else(|_| Err(self.deadline_passed()))
+            }
+        }
+    }
+
+    /// Picks an endpoint, and waits for a slot of it. An endpoint that turns out not to be ready costs no attempt.
+    pub(super) async fn lease(&mut self) -> Result<(Arc<Subchannel>, Lease), Error> {
+        let directory = Arc::clone(&self.inner.directory);
+        // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
+        // set they may be ready again; a call that still held them unready there would wait for one more change.
+        let mut unready = Vec::new();
+        let mut unready_in = 0;
+        loop {
+            self.waiting = Waiting::ForEndpoint;
+            let (version, choice) = {
+                let set = directory.set();
+                if set.version != unready_in {
+                    unready.clear();
+                    unready_in = set.version;
+                }
+                let request = self
+                    .head
+                    .pick_request(&self.extensions)
+                    .with_attempt(self.past.attempts);
+                (set.version, set.pick(&request, &self.tried, &unready))
+            };
+            match choice {
+                Choice::Use(subchannel) => {
+                    self.waiting = Waiting::ForStream;
+                    self.endpoint = Some(Arc::clone(&subchannel));
+                    match subchannel.pool.lease().await {
+                        Ok(lease) => return Ok((subchannel, lease)),
+                        Err(LeaseError::Unready) => unready.push(subchannel.identity),
+                        Err(error) => return Err(pool_error(error, &subchannel)),
+                    }
+                }
+                Choice::Drop(error) => return Err(error),
+                Choice::Fail(error) if !self.settings.wait_for_ready => return Err(error),
+                Choice::Fail(error) => {
+                    self.last_error = Some(error);
+                    directory.newer_than(version).await;
+                }
+                Choice::Wait => directory.newer_than(version).await,
+            }
+        }
+    }
+}
+
+fn pool_error(error: LeaseError, subchannel: &Subchannel) -> Error {
+    let message = match error {
+        LeaseError::QueueFull => "too many calls are waiting for a free stream (pool.max_waiting)",
+        LeaseError::TimedOut => "no stream became free in time (pool.wait_timeout)",
+        LeaseError::Unready => "no connection is open",
+    };
+    Error::new(Kind::PoolWait, Code::Unavailable, message)
+        .in_stage(Stage::Pool)
+        .at(&subchannel.name)
+}

@@ -1,0 +1,93 @@
+//! What a call has behind it.
+
+use std::sync::Arc;
+
+use crate::error::{Delivery, Error, Stage};
+use crate::history::{Attempt, History};
+use crate::time::Instant;
+
+use tonic::Code;
+
+/// The attempts of a call so far.
+#[derive(Debug)]
+pub(super) struct Past {
+    /// Those that count: resends of provably unprocessed work do not.
+    pub(super) attempts: u32,
+    /// Those of them that were made since a server last said when to retry.
+    pub(super) since_pushback: u32,
+    /// Those that led to no response.
+    pub(super) history: History,
+    /// When the last one began.
+    began: Instant,
+}
+
+/// How an attempt ended.
+pub(super) struct Ended<'a> {
+    pub(super) endpoint: Option<&'a Arc<str>>,
+    pub(super) stage: Stage,
+    pub(super) delivery: Delivery,
+    pub(super) code: Code,
+}
+
+impl Past {
+    pub(super) fn none(now: Instant) -> Self {
+        Self {
+            attempts: 0,
+            since_pushback: 0,
+            history: History::default(),
+            began: now,
+        }
+    }
+
+    /// One more attempt begins. The first one begins with the call.
+    pub(super) fn begin(&mut self) {
+        self.attempts += 1;
+        self.since_pushback += 1;
+        if !self.history.is_empty() {
+            self.began = Instant::now();
+        }
+    }
+
+    /// The attempt is over, and counts.
+    pub(super) fn failed(&mut self, ended: &Ended<'_>) {
+        self.note(ended, true);
+    }
+
+    /// The attempt is over, and will be resent: as if it had not been.
+    pub(super) fn resent(&mut self, ended: &Ended<'_>) {
+        self.attempts -= 1;
+        self.since_pushback -= 1;
+        self.note(ended, false);
+    }
+
+    /// Puts all that is known into the call's error.
+    pub(super) fn tell(&mut self, error: Error) -> Error {
+        error
+            .after_attempts(self.attempts)
+            .with_history(std::mem::take(&mut self.history))
+    }
+
+    fn note(&mut self, ended: &Ended<'_>, counted: bool) {
+        self.history.push(Attempt {
+            endpoint: ended.endpoint.cloned(),
+            stage: ended.stage,
+            delivery: ended.delivery,
+            code: ended.code,
+            elapsed: self.began.elapsed(),
+            counted,
+        });
+    }
+}
+
+impl<'a> Ended<'a> {
+    /// An attempt that ended with this error; `endpoint` is the one picked last.
+    pub(super) fn with(error: &Error, endpoint: Option<&'a Arc<str>>) -> Self {
+        let stage = error.stage().unwrap_or(Stage::Response);
+        Self {
+            endpoint: endpoint.filter(|_| stage != Stage::Pick),
+            stage,
+            delivery: error.delivery(),
+            code: error.code(),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What a server says about when to retry.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// The server's word on the next attempt of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushback {
+    /// Retry after exactly this time.
+    After(Duration),
+    /// Don't retry.
+    Never,
+}
+
+impl Pushback {
+    /// Reads the headers or trailers that ended an attempt.
+    ///
+    /// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md): the value is a 32-bit
+    /// number of milliseconds in decimal; a negative one, one that can't be read, or several mean no retry.
+    pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(PUSHBACK).iter();
+        let value = values.next()?;
+        if values.next().is_some() {
+            return Some(Self::Never);
+        }
+        let millis = value
+            .to_str()
+            .ok()
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse::<i32>().ok());
+        Some(match millis.map(u64::try_from) {
+            Some(Ok(millis)) => Self::After(Duration::from_millis(millis)),
+            _ => Self::Never,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn pushback(values: &[&[u8]]) -> Option<Pushback> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(PUSHBACK, HeaderValue::from_bytes(value).unwrap());
+        }
+        Pushback::of_headers(&headers)
+    }
+
+    #[test]
+    fn only_one_plain_number_lets_the_client_retry() {
+        assert_eq!(pushback(&[]), None);
+        for (value, millis) in [("0", 0), ("300", 300), ("2147483647", 2_147_483_647)] {
+            let after = Pushback::After(Duration::from_millis(millis));
+            assert_eq!(pushback(&[value.as_bytes()]), Some(after), "{value}");
+        }
+        let unreadable: [&[u8]; 9] = [
+            b"-1",
+            b"+1",
+            b"",
+            b"x",
+            b"1.5",
+            b" 1",
+            b"2147483648",
+            b"1099511627776",
+            b"\xff",
+        ];
+        for value in unreadable {
+            assert_eq!(pushback(&[value]), Some(Pushback::Never), "{value:?}");
+        }
+        assert_eq!(pushback(&[b"100", b"100"]), Some(Pushback::Never));
+    }
+}

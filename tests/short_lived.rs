@@ -1,0 +1,63 @@
+//! Connections that serve calls and break soon.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use support::burst::{all_ok, burst};
+use support::leak::LeakCheck;
+use support::raw_peer::RawPeer;
+use support::scratch::Scratch;
+use support::wait::wait_until;
+use tokio::time::Instant;
+use trunkline::{Connector, State};
+use trunkline_proto::echo_client::EchoClient;
+
+const LIMIT: Duration = Duration::from_secs(5);
+/// The default initial delay of `dial_backoff`.
+const INITIAL: Duration = Duration::from_millis(100);
+
+/// A network that resets connections says nothing about the endpoint: it is dialled again soon, each time, and calls
+/// wait for that instead of failing. The clock is paused.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_served_a_call_is_replaced_soon_however_short_its_life() {
+    let leaks = LeakCheck::start().await;
+    let scratch = Scratch::new();
+    let peer = RawPeer::unix(scratch.path("peer.sock"));
+    let channel = Connector::target(peer.uri()).connect_lazy().unwrap();
+    let client = EchoClient::new(channel.clone());
+    let state = || channel.status().endpoints[0].state;
+    let mut conn = peer.accept().await;
+    for id in 1..=20 {
+        conn.handshake(&[]).await;
+        wait_until(LIMIT, || state() == State::Ready).await;
+        let call = burst(&client, [id]);
+        assert_eq!(conn.echo_next().await, id);
+        all_ok(call).await;
+        let broken = Instant::now();
+        conn.abort();
+        wait_until(LIMIT, || state() != State::Ready).await;
+        // Under a state of failure they would not wait.
+        let waiting = burst(&client, [0]);
+        conn = peer.accept().await;
+        let absent = broken.elapsed();
+        assert!(absent <= INITIAL * 11 / 10, "{absent:?} after {id} times");
+        conn.handshake(&[]).await;
+        assert_eq!(conn.echo_next().await, 0);
+        all_ok(waiting).await;
+        conn.abort();
+        conn = peer.accept().await;
+    }
+    assert_eq!(channel.status().endpoints[0].failed_dials, 0);
+    drop((client, channel));
+    conn.closed().await;
+    drop(peer);
+    leaks.finish().await;
+}
