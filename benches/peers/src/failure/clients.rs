@@ -36,7 +36,7 @@ impl FailureClient {
                     .await
             }
             Self::TrunklineRetry => {
-                job.run(trunkline::watchful(target, Retry::exponential()).await?)
+                job.run(trunkline::watchful(target, Retry::exponential().idempotent(true)).await?)
                     .await
             }
         })
