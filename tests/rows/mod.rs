@@ -7,7 +7,11 @@
 //! | `apart` | a part of a test in a process of its own |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
+//! | `side` | one of a rig's channels |
+//! | `process` | servers in processes of their own |
 //! | `timings` | how long the servers took, each for itself |
+//! | `beside` | whether endpoints suffer beside a slow one |
+//! | `cpu` | processor time |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
 //! | `switch` | when a raw peer's fault strikes |
@@ -30,12 +34,16 @@
 )]
 
 pub mod apart;
+pub mod beside;
 pub mod calls;
+pub mod cpu;
 pub mod dials;
 pub mod memory;
 pub mod panics;
+pub mod process;
 pub mod rig;
 pub mod served;
+pub mod side;
 pub mod source;
 pub mod stall;
 pub mod switch;
