@@ -10,19 +10,21 @@ mod support;
 
 use std::time::Duration;
 
-use rows::apart::{Apart, is_apart, say, wait_for_end};
 use rows::calls::call;
 use rows::memory::{is_steady, resident_kib};
 use rows::number;
 use rows::panics::Panics;
-use rows::rig::{SINGLE_IDS, STREAMS, Side, server, slots_are_free};
+use rows::process::ServerProcess;
+use rows::rig::{SINGLE_IDS, STREAMS, idempotent, slots_are_free};
+use rows::served::{NAMES, Served, endpoints};
+use rows::side::Side;
 use support::journal::duplicates;
 use support::leak::LeakCheck;
 use support::load::Load;
 use support::report::Report;
 use tokio::task::block_in_place;
 use tokio::time::interval;
-use trunkline::{Connector, Endpoint, Retry};
+use trunkline::Connector;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -30,18 +32,18 @@ const MINUTE: Duration = Duration::from_secs(60);
 const RATE: u64 = 250;
 
 /// Half an hour of load changes nothing: no call fails, and neither memory nor latency grows. The servers, which remember
-/// all calls, are in a process of their own; what is measured is the clients'. The first minute is for warming up.
+/// all calls, are in processes of their own; what is measured is the clients'. The first minute is for warming up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes TRUNKLINE_SOAK_MINUTES and one more"]
 async fn row_01_soak() {
     let minutes = number("TRUNKLINE_SOAK_MINUTES", 30).max(2);
     let leaks = LeakCheck::start().await;
     let panics = Panics::watch();
-    let mut servers = Apart::start("servers_of_the_soak");
-    let uris = block_in_place(|| servers.said("servers"));
-    let connector = || Connector::endpoints(uris.split(' ').map(Endpoint::uri));
-    let retrying = Side::start(connector()).await;
-    let single = Side::start(connector().retry(Retry::none())).await;
+    let start = || NAMES.map(|name| ServerProcess::start(name, Duration::ZERO));
+    let servers = block_in_place(start);
+    let connector = || Connector::endpoints(endpoints(&servers));
+    let retrying = Side::start(connector().retry(idempotent())).await;
+    let single = Side::start(connector()).await;
 
     let mut all = Report::default();
     let mut seen = Vec::new();
@@ -64,11 +66,9 @@ async fn row_01_soak() {
         assert_eq!(side.dials.count(), 3, "no connection was replaced");
     }
     drop((retrying, single));
-    let twice = block_in_place(|| servers.end("twice"));
-    let twice: Vec<u64> = twice
-        .split_whitespace()
-        .map(|id| id.parse().unwrap())
-        .collect();
+    let handled = || servers.each_ref().map(|server| server.handled());
+    let twice = duplicates(block_in_place(handled));
+    drop(servers);
     let figures = [
         ("calls", all.sent),
         ("minutes", minutes),
@@ -107,18 +107,8 @@ async fn one_minute(sides: [&Side; 2], first_id: u64) -> (Report, u64) {
     (report, samples[samples.len() / 2])
 }
 
-/// The process of the soak's servers. At its end it says which ids were handled twice.
 #[test]
-#[ignore = "is started by the soak"]
-fn servers_of_the_soak() {
-    if !is_apart() {
-        return;
-    }
-    let servers = ["a", "b", "c"].map(|name| server(name, Duration::ZERO));
-    let uris = servers.each_ref().map(|server| server.uri());
-    say("servers", &uris.join(" "));
-    wait_for_end();
-    let twice = duplicates(servers.each_ref().map(|server| server.journal().handled()));
-    let twice: Vec<_> = twice.iter().map(u64::to_string).collect();
-    say("twice", &twice.join(" "));
+#[ignore = "the process of the soak's servers"]
+fn server_process() {
+    rows::process::serve();
 }
