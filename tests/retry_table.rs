@@ -21,15 +21,15 @@ mod rows;
 use std::time::Duration;
 
 use client::calls::raw;
+use client::came::{Came, come};
 use client::pair::{Pair, echo, quick, unavailable};
-use http_body_util::BodyExt;
 use rows::Then::{End, Resent, Retried};
 use rows::{For, Row, table};
 use support::leak::LeakCheck;
 use support::reaction::Reaction;
 use support::wait::within;
 use tonic::Code;
-use trunkline::{Attempt, CallOptions, Channel, Delivery, Error, History, Retry, Stage};
+use trunkline::{Attempt, CallOptions, Channel, Delivery, Retry, Stage};
 
 use Delivery::{Answered, MaybeProcessed};
 
@@ -38,31 +38,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Far longer than an answer takes.
 const EACH: Duration = Duration::from_millis(300);
 
-/// What a call came to.
-#[derive(Debug)]
-enum Came {
-    Answer(Code, History),
-    Error(Error),
-}
-
 async fn call(channel: &Channel) -> Came {
-    let sent = within(LIMIT, "the call", channel.send(raw(1, CallOptions::new()))).await;
-    let response = match sent {
-        Ok(response) => response,
-        Err(error) => return Came::Error(error),
-    };
-    let (parts, body) = response.into_parts();
-    let trailers = match body.collect().await {
-        Ok(body) => body.trailers().cloned().unwrap_or_default(),
-        Err(error) => return Came::Error(error),
-    };
-    let status = parts.headers.get("grpc-status");
-    let status = status.or_else(|| trailers.get("grpc-status")).unwrap();
-    let history = parts.extensions.get::<History>().cloned();
-    Came::Answer(
-        Code::from_bytes(status.as_bytes()),
-        history.unwrap_or_default(),
-    )
+    let request = raw(1, CallOptions::new());
+    within(LIMIT, "the call", come(channel, request)).await
 }
 
 /// What a call's history and its error tell of an attempt: the peer, what happened, whether it counts.
