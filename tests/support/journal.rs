@@ -30,6 +30,11 @@ impl Journal {
         self.handled.lock().unwrap().clone()
     }
 
+    /// The number of times for one id.
+    pub fn times_handled(&self, id: u64) -> u64 {
+        self.handled.lock().unwrap().get(&id).copied().unwrap_or(0)
+    }
+
     /// The same without those that were answered with UNAVAILABLE: with that answer a server gives leave to repeat the
     /// call.
     pub fn handled_for_good(&self) -> BTreeMap<u64, u64> {

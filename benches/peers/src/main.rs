@@ -5,16 +5,23 @@
 //! commands, so that CPU time, memory and allocations are those of one client and nothing else.
 
 mod alloc;
+mod child;
 mod client;
+mod compare;
 mod echo;
+mod environment;
+mod failure;
 mod histogram;
+mod many;
 mod one;
 mod options;
+mod plan;
 mod process;
 mod sample;
 mod serve;
 mod servers;
 mod sink;
+mod table;
 mod target;
 mod variants;
 
@@ -43,6 +50,13 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let (command, options) = Options::parse()?;
     match command.as_str() {
+        "all" => all(&options),
+        "table" => compare::run(&options),
+        "client" => compare::client(&options),
+        "failures" => failure::run(&options),
+        "failure-client" => failure::client(&options),
+        "many" => many::run(&options),
+        "many-client" => many::client(&options),
         "one" => one::run(&options),
         "serve" => serve::run(options.serve),
         "help" => {
@@ -51,4 +65,18 @@ fn run() -> Result<(), Failure> {
         }
         other => Err(format!("there is no command {other}; see --help").into()),
     }
+}
+
+fn all(options: &Options) -> Result<(), Failure> {
+    println!("## Calls\n");
+    compare::run(options)?;
+    println!("## Failures\n");
+    failure::run(options)?;
+    println!("## Many endpoints\n");
+    // The choice of endpoints belongs to the calls.
+    let endpoints = Vec::new();
+    many::run(&Options {
+        endpoints,
+        ..options.clone()
+    })
 }

@@ -1,10 +1,10 @@
 //! `peers one`: a number of calls by one variant, for profilers and tracers.
 
+use crate::Failure;
 use crate::client::Client;
 use crate::options::{Kind, Net, Options, ServerKind};
-use crate::servers::{ServerOptions, ServerProcess, SocketDirectory};
+use crate::servers::{Placement, ServerOptions, ServerProcess, SocketDirectory};
 use crate::target::Target;
-use crate::{Failure, process};
 
 pub fn run(options: &Options) -> Result<(), Failure> {
     let [variant] = options.variants[..] else {
@@ -13,18 +13,18 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let first = |list: &[usize], otherwise| list.first().copied().unwrap_or(otherwise);
     let kind = options.kinds.first().copied().unwrap_or(Kind::Unary);
     let endpoints = first(&options.endpoints, 1);
-    let cpus = process::cpus()?;
+    let placement = Placement::of(options.workers)?;
     let sockets = SocketDirectory::create()?;
     let mut addresses = options.at.clone();
     let mut server = None;
     if addresses.is_empty() {
         let net = options.nets.first().copied().unwrap_or(Net::Tcp);
+        let kind_of_server = options.servers.first().copied().unwrap_or(ServerKind::Sink);
         let started = ServerProcess::start(&ServerOptions {
-            server: options.servers.first().copied().unwrap_or(ServerKind::Sink),
             listen: sockets.addresses(net, endpoints)?,
-            replies: kind.replies(),
             delay: options.serve.delay,
-            cpu: cpus.get(1).copied(),
+            cpu: placement.server,
+            ..ServerOptions::new(kind_of_server, kind.replies())
         })?;
         addresses.clone_from(&started.addresses);
         server = Some(started);
@@ -34,7 +34,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         target: Target::new(addresses, first(&options.payloads, 100), kind.replies()),
         callers: first(&options.callers, 16),
         workers: options.workers,
-        cpu: (options.workers == 1).then_some(cpus[0]),
+        cpu: placement.client,
     };
     let took = client.count(options.calls)?;
     drop(server);

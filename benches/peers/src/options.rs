@@ -1,12 +1,13 @@
 //! The command line.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::Failure;
+use crate::failure::{FailureClient, Scenario};
+use crate::many::ManyClient;
 use crate::target::Address;
 use crate::variants::Variant;
 
@@ -32,16 +33,16 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.name())
             }
         }
 
-        impl FromStr for $name {
-            type Err = Failure;
+        impl std::str::FromStr for $name {
+            type Err = $crate::Failure;
 
-            fn from_str(word: &str) -> Result<Self, Failure> {
+            fn from_str(word: &str) -> Result<Self, $crate::Failure> {
                 let found = Self::ALL.iter().find(|it| it.name() == word);
                 let words: Vec<_> = Self::ALL.iter().map(|it| it.name()).collect();
                 let problem = || format!("{word} is none of {}", words.join(", "));
@@ -50,6 +51,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(crate) use words;
 
 words!(
     ServerKind {
@@ -98,6 +101,11 @@ pub struct Options {
     pub at: Vec<Address>,
     pub cpu: Option<usize>,
     pub quick: bool,
+    /// Of `failures`.
+    pub scenarios: Vec<Scenario>,
+    pub clients: Vec<FailureClient>,
+    /// Of `many`.
+    pub many_clients: Vec<ManyClient>,
     pub serve: ServeOptions,
 }
 
@@ -130,6 +138,9 @@ impl Options {
             at: Vec::new(),
             cpu: None,
             quick: false,
+            scenarios: Vec::new(),
+            clients: Vec::new(),
+            many_clients: Vec::new(),
             serve: ServeOptions {
                 server: ServerKind::Sink,
                 listen: Vec::new(),
@@ -177,6 +188,9 @@ impl Options {
             "workers" => self.workers = parser.value()?.parse()?,
             "calls" => self.calls = parser.value()?.parse()?,
             "at" => self.at = list(parser)?,
+            "scenario" => self.scenarios = list(parser)?,
+            "client" => self.clients = list(parser)?,
+            "many" => self.many_clients = list(parser)?,
             "quick" => self.quick = true,
             "listen" => self.serve.listen = list(parser)?,
             "replies" => self.serve.replies = parser.value()?.parse()?,
@@ -202,4 +216,13 @@ where
     text.split(',')
         .map(|item| item.parse().map_err(Into::into))
         .collect()
+}
+
+/// What was asked for, or all there is.
+pub fn or<T: Clone>(asked: &[T], otherwise: &[T]) -> Vec<T> {
+    if asked.is_empty() {
+        otherwise.to_vec()
+    } else {
+        asked.to_vec()
+    }
 }

@@ -9,9 +9,9 @@ use std::{env, fs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::Failure;
 use crate::options::{Net, ServerKind};
 use crate::target::Address;
+use crate::{Failure, process};
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -23,9 +23,65 @@ pub struct ServerOptions {
     pub cpu: Option<usize>,
 }
 
+impl ServerOptions {
+    /// Where it listens and runs is still to be said.
+    pub fn new(server: ServerKind, replies: usize) -> Self {
+        Self {
+            server,
+            listen: Vec::new(),
+            replies,
+            delay: Duration::ZERO,
+            cpu: None,
+        }
+    }
+}
+
+/// On which CPUs the processes run.
+pub struct Placement {
+    pub client: Option<usize>,
+    pub server: Option<usize>,
+    /// The client's threads.
+    pub workers: usize,
+    cpus: usize,
+}
+
+impl Placement {
+    /// One worker: the client on the first CPU that this process may use, servers on the second. With more workers
+    /// the client goes where the scheduler puts it, and the servers stay.
+    pub fn of(workers: usize) -> Result<Self, Failure> {
+        let cpus = process::cpus()?;
+        let first = cpus.first().copied();
+        Ok(Self {
+            client: first.filter(|_| workers == 1),
+            server: cpus.get(1).copied().or(first),
+            workers,
+            cpus: cpus.len(),
+        })
+    }
+
+    /// In words.
+    pub fn describe(&self) -> String {
+        let place =
+            |cpu: Option<usize>| cpu.map_or("any CPU".to_owned(), |cpu| format!("CPU {cpu}"));
+        let (client, server) = (place(self.client), place(self.server));
+        let workers = match self.workers {
+            1 => "1 worker".to_owned(),
+            more => format!("{more} workers"),
+        };
+        let warning = match self.cpus {
+            1 => {
+                "; **there is no second CPU: client and server take turns, and rates mean little**"
+            }
+            _ => "",
+        };
+        format!("client on {client} with {workers}, servers on {server}{warning}")
+    }
+}
+
 /// One server process. Dropping it kills it.
 pub struct ServerProcess {
     child: Child,
+    options: ServerOptions,
     /// Where it listens, in the order of the options.
     pub addresses: Vec<Address>,
 }
@@ -50,10 +106,21 @@ impl ServerProcess {
         let addresses: Result<Vec<_>, _> = line.trim().split(',').map(str::parse).collect();
         let mut process = Self {
             child,
+            options: options.clone(),
             addresses: Vec::new(),
         };
         process.addresses = addresses.map_err(|error| format!("no server: {error}"))?;
         Ok(process)
+    }
+
+    /// Starts it anew, at the same addresses.
+    pub fn restart(&mut self) -> Result<(), Failure> {
+        let options = ServerOptions {
+            listen: self.addresses.clone(),
+            ..self.options.clone()
+        };
+        *self = Self::start(&options)?;
+        Ok(())
     }
 
     pub fn signal(&self, signal: Signal) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -49,10 +50,10 @@ impl FromStr for Address {
     }
 }
 
-/// The calls to make, the same for every client.
+/// The calls to make, the same for every client. Clones share what they hold.
 #[derive(Clone, Debug)]
 pub struct Target {
-    pub addresses: Vec<Address>,
+    pub addresses: Arc<[Address]>,
     /// The request's message, and each of the reply's.
     pub message: Bytes,
     /// How many messages the server answers with. 1 is a unary call.
@@ -64,7 +65,7 @@ pub struct Target {
 impl Target {
     pub fn new(addresses: Vec<Address>, payload: usize, replies: usize) -> Self {
         Self {
-            addresses,
+            addresses: addresses.into(),
             message: vec![7; payload].into(),
             replies,
             timeout: None,

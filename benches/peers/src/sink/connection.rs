@@ -72,9 +72,9 @@ impl Connection {
         }
     }
 
-    /// Whether it is used for more than a first call.
+    /// Whether it is used for more than a few calls.
     pub fn is_busy(&self) -> bool {
-        self.answered > 1
+        self.answered > 32
     }
 
     /// Reacts to all complete frames, and says how many bytes they were.

@@ -19,7 +19,7 @@ pub struct HyperCalls {
 
 pub async fn connect(target: &Target) -> Result<HyperCalls, Failure> {
     let mut connections = Vec::new();
-    for address in &target.addresses {
+    for address in target.addresses.iter() {
         let io = TokioIo::new(Socket::connect(address).await?);
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
         let (send, connection) = handshake.await?;

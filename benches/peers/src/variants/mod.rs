@@ -1,12 +1,12 @@
 //! The clients that are compared.
 
-mod ginepro;
+pub mod ginepro;
 pub mod grpc;
 mod h2;
 mod hyper;
 mod io;
-mod tonic;
-mod trunkline;
+pub mod tonic;
+pub mod trunkline;
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,10 +22,10 @@ pub trait Calls: Clone + Send + 'static {
 }
 
 /// What is done with a connected client, of whatever type it is.
-pub trait Job {
+pub trait Job: Send {
     type Output;
 
-    fn run(self, client: impl Calls) -> impl Future<Output = Self::Output>;
+    fn run(self, client: impl Calls) -> impl Future<Output = Self::Output> + Send;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,11 +77,6 @@ impl Variant {
             Self::BalanceList | Self::Ginepro => endpoints > 1 && !unix,
             _ => true,
         }
-    }
-
-    /// Whether its calls go through tonic's `Grpc`, as those of generated clients do.
-    pub fn is_generated(self) -> bool {
-        !matches!(self, Self::H2 | Self::Hyper | Self::TrunklineRaw)
     }
 
     /// Connects, and hands the client to `job`.
@@ -142,6 +137,13 @@ impl<T> Clone for InTurn<T> {
             connections: Arc::clone(&self.connections),
             next: Arc::clone(&self.next),
         }
+    }
+}
+
+/// Whole clients, in turn.
+impl<T: Calls + Sync> Calls for InTurn<T> {
+    async fn call(&mut self) -> Result<(), Failure> {
+        self.pick().call().await
     }
 }
 

@@ -2,11 +2,12 @@
 //! the request kept for retries.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
-use trunkline::{Channel, Connector, Endpoint};
+use trunkline::{Channel, Connector, Endpoint, Keepalive, Retry};
 
 use super::Calls;
 use super::grpc::v14::GrpcCalls;
@@ -16,6 +17,15 @@ use crate::target::{Address, Target, check_trailers};
 /// Under a generated client.
 pub async fn generated(target: &Target) -> Result<impl Calls + use<>, Failure> {
     Ok(GrpcCalls::new(connector(target).connect().await?, target))
+}
+
+/// Under a generated client, with the keepalive for servers that stop answering, and with or without retries.
+pub async fn watchful(target: &Target, retry: Retry) -> Result<impl Calls + use<>, Failure> {
+    let keepalive = Keepalive::every(Duration::from_millis(100))
+        .timeout(Duration::from_millis(200))
+        .allow_frequent();
+    let connector = connector(target).retry(retry).keepalive(keepalive);
+    Ok(GrpcCalls::new(connector.connect().await?, target))
 }
 
 /// Raw requests.
@@ -28,7 +38,7 @@ pub async fn raw(target: &Target) -> Result<impl Calls + use<>, Failure> {
     })
 }
 
-pub fn connector(target: &Target) -> Connector {
+fn connector(target: &Target) -> Connector {
     Connector::endpoints(target.addresses.iter().map(|address| match address {
         Address::Tcp(address) => Endpoint::tcp(address.to_string()),
         Address::Unix(path) => Endpoint::unix(path),

@@ -1,0 +1,123 @@
+//! What thousands of endpoints cost a client.
+
+use std::fmt;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use crate::variants::{Calls, Job};
+use crate::{Failure, process};
+
+/// What is given up waiting for.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+/// Handshakes that are under way end meanwhile.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Calls per endpoint, on average, after which memory is read again.
+const CALLS: usize = 2;
+
+/// The state before there was a client.
+pub struct Crowd {
+    endpoints: usize,
+    start: Instant,
+    rss_kib: u64,
+    files: usize,
+    tasks: usize,
+}
+
+pub struct Figures {
+    endpoints: usize,
+    first_call: Duration,
+    connected: Duration,
+    connections: usize,
+    tasks: usize,
+    /// KiB, without that before.
+    idle_kib: u64,
+    used_kib: u64,
+}
+
+impl Crowd {
+    pub fn new(endpoints: usize) -> Result<Self, Failure> {
+        Ok(Self {
+            endpoints,
+            start: Instant::now(),
+            rss_kib: process::rss_kib()?,
+            files: files()?,
+            tasks: Handle::current().metrics().num_alive_tasks(),
+        })
+    }
+
+    fn connections(&self) -> Result<usize, Failure> {
+        Ok(files()?.saturating_sub(self.files))
+    }
+
+    fn rss_kib(&self) -> Result<u64, Failure> {
+        Ok(process::rss_kib()?.saturating_sub(self.rss_kib))
+    }
+}
+
+impl Job for Crowd {
+    type Output = Result<Figures, Failure>;
+
+    async fn run(self, mut client: impl Calls) -> Self::Output {
+        client.call().await?;
+        let first_call = self.start.elapsed();
+        while self.connections()? < self.endpoints && self.start.elapsed() < CONNECT_LIMIT {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let connected = self.start.elapsed();
+        sleep(SETTLE).await;
+        let connections = self.connections()?;
+        let tasks = Handle::current().metrics().num_alive_tasks();
+        let idle_kib = self.rss_kib()?;
+        for _ in 0..CALLS * self.endpoints {
+            client.call().await?;
+        }
+        Ok(Figures {
+            endpoints: self.endpoints,
+            first_call,
+            connected,
+            connections,
+            // The one that runs this is no part of the client.
+            tasks: tasks.saturating_sub(self.tasks + 1),
+            idle_kib,
+            used_kib: self.rss_kib()?,
+        })
+    }
+}
+
+/// Open files of this process.
+fn files() -> Result<usize, Failure> {
+    Ok(fs::read_dir("/proc/self/fd")?.count())
+}
+
+impl Figures {
+    pub fn print_head() {
+        println!(
+            "| client | first call after | all sockets open after | connections | tasks per endpoint | RSS per endpoint, idle | RSS per endpoint, after {CALLS} calls |"
+        );
+        println!("|---|---:|---:|---:|---:|---:|---:|");
+    }
+}
+
+/// A row of the table.
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = |sum: f64| sum / self.endpoints as f64;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        write!(f, "{:.1} ms | ", ms(self.first_call))?;
+        match self.connections >= self.endpoints {
+            true => write!(f, "{:.0} ms | ", ms(self.connected))?,
+            false => write!(f, "not in {} s | ", CONNECT_LIMIT.as_secs())?,
+        }
+        write!(
+            f,
+            "{} | {:.2} | {:.1} KiB | {:.1} KiB",
+            self.connections,
+            each(self.tasks as f64),
+            each(self.idle_kib as f64),
+            each(self.used_kib as f64),
+        )
+    }
+}
