@@ -3,12 +3,15 @@
 mod pushback;
 
 use h2::Reason;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tonic::Code;
 
 use crate::error::{Delivery, Error, Kind, Stage};
 
 pub(crate) use pushback::Pushback;
+
+// Looking a name up by text parses it every time.
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What one attempt led to. Made here only, and read by the retry decision and the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ impl Outcome {
 
     /// The status in a response's headers (Trailers-Only) or trailers; `None` when they carry none.
     pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Self> {
-        let status = headers.get("grpc-status")?;
+        let status = headers.get(&GRPC_STATUS)?;
         let code = Code::from_bytes(status.as_bytes());
         let failed = code != Code::Ok;
         Some(Self {

@@ -29,7 +29,7 @@ use support::wait::wait_until;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
-use trunkline::{Channel, Connector, Retry};
+use trunkline::{Channel, Connector};
 
 /// Ids of one caller's calls.
 const IDS_EACH: u64 = 1_000_000;
@@ -93,7 +93,7 @@ async fn row_24_one_stream_for_all() {
         Reaction::echo(request, "raw").after(Duration::from_millis(1))
     });
     let connector = settings(Connector::target(peer.uri())).pool(pool().max_connections(1));
-    let connecting = connector.retry(Retry::none()).timeout(LIMIT).connect();
+    let connecting = connector.timeout(LIMIT).connect();
     let channel = connecting.await.unwrap();
     let end = Instant::now() + rows::duration();
     let done = callers(&channel, CALLERS, 0, end).await;
@@ -231,6 +231,7 @@ async fn row_25_limit_lowered_and_raised() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_26_stream_ids_used_up() {
     const LEFT: u32 = 10;
+    const HANDLER: Duration = Duration::from_millis(20);
     let fault = Switch::default();
     let skipping = fault.clone();
     let highest = Arc::new(AtomicU32::new(0));
@@ -244,7 +245,7 @@ async fn row_26_stream_ids_used_up() {
         if skipping.strikes(peer, request, 20) {
             frames.insert(0, Frame::skip_to(Frame::LAST_STREAM - 2 * LEFT));
         }
-        Reaction::Frames(frames)
+        Reaction::Frames(frames).after(HANDLER)
     });
     let rig = rig.await;
     fault.turn(true);
@@ -253,10 +254,11 @@ async fn row_26_stream_ids_used_up() {
 
     let connections: u64 = rig.servers.iter().map(|it| it.seen().connections()).sum();
     let stats = [&rig.retrying, &rig.single].map(|side| side.channel.stats());
+    let resends = stats[0].resends + stats[1].resends;
     let figures = [
         ("used_up", fault.count()),
         ("connections", connections),
-        ("resends", stats[0].resends + stats[1].resends),
+        ("resends", resends),
         ("retries", stats[0].retries + stats[1].retries),
     ];
     rig.score("26", &reports, None, &figures).await;

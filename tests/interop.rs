@@ -34,6 +34,8 @@ mod target;
 mod tonic_layer;
 #[path = "interop/tonic_server.rs"]
 mod tonic_server;
+#[path = "interop/volume.rs"]
+mod volume;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -46,6 +48,7 @@ use support::wait::{wait_equal, within};
 use target::{Abilities, Target};
 use tonic_server::TonicServer;
 use trunkline::Connector;
+use volume::LARGEST;
 
 /// How long a case may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -66,12 +69,15 @@ const CASES: &[(&str, Case)] = cases! {
     ends: cancel_after_begin, cancel_after_first_response, timeout_on_sleeping_server;
     compression: client_compressed_unary, server_compressed_unary, client_compressed_streaming,
         server_compressed_streaming;
+    volume: a_message_beyond_the_windows, streams_beyond_the_windows, an_unread_stream_is_in_nobodys_way;
 };
 
 const TONIC: Abilities = Abilities {
     sees_compression: true,
     mixes_compression: false,
 };
+
+const GRPCIO_OPTIONS: [(&str, u64); 1] = [("grpc.max_receive_message_length", LARGEST as u64)];
 
 const GRPCIO: Abilities = Abilities {
     sees_compression: false,
@@ -100,7 +106,7 @@ async fn tonic_over_a_unix_socket() {
 #[tokio::test]
 async fn grpcio_over_tcp() {
     let leaks = LeakCheck::start().await;
-    let server = GrpcioServer::tcp(&[]);
+    let server = GrpcioServer::tcp(&GRPCIO_OPTIONS);
     run(server.uri(), GRPCIO).await;
     assert!(server.stop().await.success());
     leaks.finish().await;
@@ -110,7 +116,7 @@ async fn grpcio_over_tcp() {
 async fn grpcio_over_a_unix_socket() {
     let leaks = LeakCheck::start().await;
     let scratch = Scratch::new();
-    let server = GrpcioServer::unix(&scratch.path("a.sock"), &[]);
+    let server = GrpcioServer::unix(&scratch.path("a.sock"), &GRPCIO_OPTIONS);
     run(server.uri(), GRPCIO).await;
     assert!(server.stop().await.success());
     leaks.finish().await;

@@ -18,6 +18,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use client::calls::{ask, endpoint};
+use client::pair::quick;
 use support::calls::request;
 use support::h2_server::H2Peer;
 use support::leak::LeakCheck;
@@ -27,17 +28,11 @@ use support::wait::within;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use trunkline::{Backoff, CallOptions, Connector, Retry};
+use trunkline::{CallOptions, Connector};
 use trunkline_proto::echo_client::EchoClient;
 use trunkline_proto::{EchoRequest, Message};
 
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// Retries at once, so that tests are quick.
-fn quick() -> Retry {
-    let short = Duration::from_millis(1);
-    Retry::exponential().backoff(Backoff::calls().initial(short).max(short))
-}
 
 fn handled(server: &EchoServer, id: u64) -> u64 {
     server.journal().handled().get(&id).copied().unwrap_or(0)

@@ -14,12 +14,12 @@
 mod client;
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use client::calls::{ask, endpoint, slow, unary};
 use client::expected::Expected;
+use client::first::First;
+use client::pair::quick;
 use support::calls::request;
 use support::leak::LeakCheck;
 use support::raw_peer::RawPeer;
@@ -29,19 +29,13 @@ use support::wait::{wait_equal, within};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use trunkline::{
-    Backoff, Balance, BudgetLimits, CallOptions, Candidate, Channel, Connector, Delivery, Endpoint,
-    Pick, PickRequest, Picker, Policy, PoolOptions, Retry, Stage,
+    Backoff, Balance, BudgetLimits, CallOptions, Channel, Connector, Delivery, Endpoint,
+    PoolOptions, Retry, Stage,
 };
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
 
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// Retries at once, so that tests are quick.
-fn quick() -> Retry {
-    let short = Duration::from_millis(1);
-    Retry::exponential().backoff(Backoff::calls().initial(short).max(short))
-}
 
 async fn connect(server: &EchoServer, retry: Retry) -> Channel {
     let connector = Connector::endpoints([endpoint(server)]).retry(retry);
@@ -101,27 +95,6 @@ async fn a_failed_call_is_made_again_elsewhere() {
     leaks.finish().await;
 }
 
-/// Would send every attempt to the first endpoint. Knows how many there are.
-#[derive(Clone, Debug, Default)]
-struct First(Arc<AtomicUsize>);
-
-impl Policy for First {
-    fn name(&self) -> &str {
-        "first"
-    }
-
-    fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
-        self.0.store(candidates.len(), SeqCst);
-        Box::new(self.clone())
-    }
-}
-
-impl Picker for First {
-    fn pick(&self, _: &PickRequest<'_>) -> Pick {
-        Pick::Endpoint(0)
-    }
-}
-
 #[tokio::test]
 async fn what_was_tried_is_tried_last_whatever_the_policy_says() {
     let leaks = LeakCheck::start().await;
@@ -133,7 +106,7 @@ async fn what_was_tried_is_tried_last_whatever_the_policy_says() {
         .connect()
         .await
         .unwrap();
-    wait_equal(LIMIT, 3, || first.0.load(SeqCst)).await;
+    wait_equal(LIMIT, 3, || first.candidates()).await;
     failing(&channel, 1, Code::Unavailable).await;
     let mut times = servers.each_ref().map(|server| handled(server, 1));
     times.sort_unstable();

@@ -21,8 +21,10 @@ use support::leak::LeakCheck;
 use support::raw_peer::RawPeer;
 use support::reaction::Reaction;
 use support::response;
+use support::scratch::Scratch;
 use support::wait::wait_equal;
-use trunkline::{Connector, PoolOptions, Retry, State};
+use tokio::time::Instant;
+use trunkline::{Backoff, Connector, PoolOptions, Retry, State};
 use trunkline_proto::echo_client::EchoClient;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -39,7 +41,10 @@ async fn a_connection_without_ids_is_replaced_and_finishes_its_calls() {
     let (channel, mut old) = peer.meet(&[], connecting).await;
     let channel = channel.unwrap();
     let client = EchoClient::new(channel.clone());
-    old.settings_acked().await;
+    // Only a connection that served is replaced without backoff.
+    let first = burst(&client, [0]);
+    old.echo_next().await;
+    all_ok(first).await;
     old.send(&Frame::skip_to(Frame::LAST_STREAM - 4)).await;
     let reset = old.next_rst(Frame::LAST_STREAM - 4).await;
     assert_eq!(reset, code::PROTOCOL_ERROR);
@@ -81,8 +86,30 @@ async fn a_connection_without_ids_is_replaced_and_finishes_its_calls() {
     .await;
     drop((client, channel));
     new.closed().await;
-    assert_eq!(peer.seen().requests(), 20);
+    assert_eq!(peer.seen().requests(), 21);
     drop(peer);
+    leaks.finish().await;
+}
+
+/// A peer can use them up by itself, before there was a call. The clock is paused.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_leaves_no_ids_is_dialled_with_backoff() {
+    let leaks = LeakCheck::start().await;
+    let scratch = Scratch::new();
+    let peer = RawPeer::unix(scratch.path("peer.sock"));
+    let channel = Connector::target(peer.uri()).connect_lazy().unwrap();
+    let start = Instant::now();
+    for _ in 0..6 {
+        let mut conn = peer.accept().await;
+        conn.handshake(&[]).await;
+        conn.settings_acked().await;
+        conn.send(&Frame::skip_to(Frame::LAST_STREAM)).await;
+        conn.closed().await;
+    }
+    // Five delays, each at its shortest: 80 ms, and 1.6 times as long each time.
+    let delays = start.elapsed();
+    assert!(delays >= Duration::from_millis(1258), "{delays:?}");
+    drop((channel, peer));
     leaks.finish().await;
 }
 
@@ -91,7 +118,7 @@ async fn a_connection_without_ids_is_replaced_and_finishes_its_calls() {
 async fn calls_that_find_no_id_left_are_sent_elsewhere() {
     const LEFT: u32 = 8;
     const CALLS: u64 = 1000;
-    const ROUNDS: u64 = 10;
+    const ROUNDS: u64 = 5;
     let leaks = LeakCheck::start().await;
     let peer = RawPeer::tcp().serve(&[(setting::MAX_CONCURRENT_STREAMS, 32)], |request| {
         let Reaction::Answer(reply) = Reaction::echo(request, "raw") else {
@@ -103,8 +130,17 @@ async fn calls_that_find_no_id_left_are_sent_elsewhere() {
         }
         Reaction::Frames(frames)
     });
-    let connecting = Connector::target(peer.uri()).retry(Retry::none()).connect();
-    let channel = connecting.await.unwrap();
+    // Some are used up before a call on them was seen to be answered, and redialled with backoff.
+    let backoff = Backoff::dialling()
+        .initial(Duration::from_millis(1))
+        .max(Duration::from_millis(5));
+    let channel = Connector::target(peer.uri())
+        .retry(Retry::none())
+        .pool(PoolOptions::new().dial_backoff(backoff))
+        .wait_for_ready(true)
+        .connect()
+        .await
+        .unwrap();
     let client = EchoClient::new(channel.clone());
     for round in 0..ROUNDS {
         all_ok(burst(&client, (0..CALLS).map(|id| id + round * CALLS))).await;

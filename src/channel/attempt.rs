@@ -1,26 +1,22 @@
-//! One try of a call: the request as this endpoint gets it, sent on a leased slot.
+//! One try of a call: the request as this endpoint gets it, and what its answer means.
 
-use bytes::Bytes;
+use std::time::Duration;
+
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version, request};
-use http_body::Body;
-use tonic::Status;
 
 use crate::balance::PickRequest;
 use crate::classify::Outcome;
 use crate::deadline::format_timeout;
 use crate::endpoint::Subchannel;
 use crate::error::{Error, Kind};
-use crate::pool::Lease;
-use crate::task::Tasks;
 use crate::time::Instant;
 use crate::transport::connection::Incoming;
 
-use super::options::TimeLimit;
+use super::options::{GRPC_TIMEOUT, TimeLimit};
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
 
@@ -34,12 +30,16 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(parts: request::Parts) -> Self {
+    pub(super) fn new(parts: request::Parts, limit: Option<&TimeLimit>) -> Self {
         let mut headers = parts.headers;
         let is_grpc = headers
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         headers.entry(USER_AGENT).or_insert(USER_AGENT_VALUE);
+        if let Some(limit) = limit.filter(|_| is_grpc) {
+            // Now, because the copy of a header map has no room for more.
+            headers.insert(&GRPC_TIMEOUT, limit.whole_header());
+        }
         Self {
             method: parts.method,
             path: parts
@@ -62,7 +62,7 @@ impl Head {
     }
 
     /// The request for one endpoint, with the time that is left, after so many attempts (gRFC A6).
-    fn to_request(
+    pub(super) fn to_request(
         &self,
         subchannel: &Subchannel,
         limit: Option<&TimeLimit>,
@@ -80,14 +80,15 @@ impl Head {
         *request.method_mut() = self.method.clone();
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = self.headers.clone();
-        if let Some(limit) = limit.filter(|_| self.is_grpc) {
-            request
-                .headers_mut()
-                .insert(GRPC_TIMEOUT, limit.remaining_header());
+        let remaining = limit
+            .filter(|_| self.is_grpc)
+            .and_then(TimeLimit::rest_header);
+        if let Some(remaining) = remaining {
+            request.headers_mut().insert(&GRPC_TIMEOUT, remaining);
         }
         if previous_attempts > 0 && self.is_grpc {
             let attempts = HeaderValue::from(previous_attempts);
-            request.headers_mut().insert(PREVIOUS_ATTEMPTS, attempts);
+            request.headers_mut().insert(&PREVIOUS_ATTEMPTS, attempts);
         }
         Ok(request)
     }
@@ -95,23 +96,6 @@ impl Head {
     /// What a picker may look at.
     pub(super) fn pick_request<'a>(&'a self, extensions: &'a Extensions) -> PickRequest<'a> {
         PickRequest::new(self.path(), &self.headers, extensions)
-    }
-
-    pub(super) async fn send<B>(
-        &self,
-        body: B,
-        subchannel: &Subchannel,
-        lease: &Lease,
-        limit: Option<&TimeLimit>,
-        previous_attempts: u32,
-        tasks: &Tasks,
-    ) -> Result<Response<Incoming>, Error>
-    where
-        B: Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
-    {
-        let request = self.to_request(subchannel, limit, previous_attempts)?;
-        let exchanged = lease.connection().exchange(request, body, tasks).await;
-        exchanged.map_err(|error| error.at(&subchannel.name))
     }
 }
 
@@ -123,15 +107,19 @@ pub(super) fn trailers_only(response: &Response<Incoming>) -> Option<Outcome> {
 }
 
 impl TimeLimit {
-    /// The time that is left, as a header. The original one while it is at most 1/1000 off.
-    fn remaining_header(&self) -> HeaderValue {
-        let left = self.deadline.remaining(Instant::now());
-        match &self.header {
-            Some(header) if self.timeout.saturating_sub(left) < self.timeout / 1000 => {
-                header.clone()
-            }
-            _ => HeaderValue::try_from(format_timeout(left))
-                .unwrap_or(HeaderValue::from_static("1n")),
-        }
+    /// All of the time, as a header.
+    fn whole_header(&self) -> HeaderValue {
+        self.header.clone().unwrap_or_else(|| header(self.timeout))
     }
+
+    /// The time that is left, as a header; `None` while that is at most 1/1000 less than all of it.
+    fn rest_header(&self) -> Option<HeaderValue> {
+        let left = self.deadline.remaining(Instant::now());
+        let is_whole = self.timeout.saturating_sub(left) < self.timeout / 1000;
+        (!is_whole).then(|| header(left))
+    }
+}
+
+fn header(timeout: Duration) -> HeaderValue {
+    HeaderValue::try_from(format_timeout(timeout)).unwrap_or(HeaderValue::from_static("1n"))
 }

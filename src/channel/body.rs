@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -31,8 +31,9 @@ pin_project! {
     /// request's body if that is still being sent. The call's deadline holds here too.
     pub struct ResponseBody {
         running: Option<Running>,
+        // Made when there is something to wait for: often there is not.
         #[pin]
-        deadline: Option<Sleep>,
+        timer: Option<Sleep>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
         past: Past,
@@ -74,9 +75,7 @@ impl ResponseBody {
         });
         Self {
             running: running.filter(|it| !it.incoming.is_end_stream()),
-            deadline: limit
-                .as_ref()
-                .map(|limit| tokio::time::sleep_until(limit.deadline.instant())),
+            timer: None,
             limit,
             subchannel,
             past,
@@ -92,41 +91,41 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = self.project();
+        let mut this = self.project();
         let Some(running) = this.running.as_mut() else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(&mut running.incoming).poll_frame(cx);
-        let frame = match polled {
-            Poll::Ready(frame) => match this.limit.as_ref() {
-                Some(limit) if limit.ends_at(&frame) => Some(Err(deadline_passed(Some(limit)))),
-                _ => frame,
-            },
-            Poll::Pending => match this.deadline.as_pin_mut().map(|it| it.poll(cx)) {
-                Some(Poll::Ready(())) => Some(Err(deadline_passed(this.limit.as_ref()))),
-                _ => return Poll::Pending,
-            },
-        };
-        let ended = match &frame {
-            Some(Ok(frame)) => match frame.trailers_ref() {
-                Some(trailers) => {
-                    let outcome = Outcome::of_headers(trailers);
-                    this.subchannel.record(outcome.unwrap_or(Outcome::ANSWERED));
-                    true
+        let limit = this.limit.as_ref();
+        let mut frame = match Pin::new(&mut running.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let Some(limit) = limit else {
+                    return Poll::Pending;
+                };
+                if this.timer.is_none() {
+                    let timer = tokio::time::sleep_until(limit.deadline.instant());
+                    this.timer.set(Some(timer));
                 }
-                None => running.incoming.is_end_stream(),
-            },
-            Some(Err(error)) => {
-                this.subchannel.record(Outcome::of_error(error));
-                running.inner.counters.failed();
-                true
-            }
-            None => {
-                this.subchannel.record(Outcome::ANSWERED);
-                true
+                if let Some(timer) = this.timer.as_pin_mut() {
+                    ready!(timer.poll(cx));
+                }
+                Some(Err(deadline_passed(limit)))
             }
         };
-        if ended {
+        let mut outcome = outcome_of(&frame);
+        if let Some(limit) = limit.filter(|limit| limit.ends_with(outcome)) {
+            let error = deadline_passed(limit);
+            outcome = Some(Outcome::of_error(&error));
+            frame = Some(Err(error));
+        }
+        if outcome.is_none() && running.incoming.is_end_stream() {
+            outcome = Some(Outcome::ANSWERED);
+        }
+        if let Some(outcome) = outcome {
+            this.subchannel.record(outcome);
+            if let Some(Err(_)) = &frame {
+                running.inner.counters.failed();
+            }
             *this.running = None;
         }
         let told = |error: Error| {
@@ -158,26 +157,32 @@ impl fmt::Debug for ResponseBody {
     }
 }
 
-impl TimeLimit {
-    /// Whether the call is over for lack of time although a frame came.
-    fn ends_at(&self, frame: &Option<Result<Frame<Bytes>, Error>>) -> bool {
-        match frame {
-            None => false,
-            Some(Err(error)) => self.explains(error.code()),
-            Some(Ok(frame)) => match frame.trailers_ref() {
-                Some(trailers) => {
-                    Outcome::of_headers(trailers).is_some_and(|outcome| self.explains(outcome.code))
-                }
-                // The timer is asked only when nothing is ready, and a reader that is slower than the peer
-                // never gets there.
-                None => self.has_passed(),
-            },
+/// What the call led to, if it ends with this.
+fn outcome_of(frame: &Option<Result<Frame<Bytes>, Error>>) -> Option<Outcome> {
+    match frame {
+        None => Some(Outcome::ANSWERED),
+        Some(Err(error)) => Some(Outcome::of_error(error)),
+        Some(Ok(frame)) => {
+            let trailers = frame.trailers_ref()?;
+            Some(Outcome::of_headers(trailers).unwrap_or(Outcome::ANSWERED))
         }
     }
 }
 
-fn deadline_passed(limit: Option<&TimeLimit>) -> Error {
-    let timeout = limit.map(|limit| limit.timeout).unwrap_or_default();
+impl TimeLimit {
+    /// Whether the call is over for lack of time although a frame came.
+    fn ends_with(&self, outcome: Option<Outcome>) -> bool {
+        match outcome {
+            Some(outcome) => self.explains(outcome.code),
+            // The timer is asked only when nothing is ready, and a reader that is slower than the peer
+            // never gets there.
+            None => self.has_passed(),
+        }
+    }
+}
+
+fn deadline_passed(limit: &TimeLimit) -> Error {
+    let timeout = limit.timeout;
     let message = format!("the deadline of {timeout:?} passed while the response was read");
     Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
         .in_stage(Stage::Body)

@@ -70,7 +70,7 @@ impl Call {
         let extensions = std::mem::take(&mut parts.extensions);
         let now = Instant::now();
         let settings = inner.defaults.settings(&parts.headers, &extensions, now);
-        let head = Head::new(parts);
+        let head = Head::new(parts, settings.limit.as_ref());
         let replay_limit = inner.retry.of(head.path()).replay_limit();
         Self {
             replay: Replay::new(body, replay_limit),
@@ -91,48 +91,53 @@ impl Call {
     }
 
     /// Runs the call to its response's headers, under its deadline.
-    pub(super) async fn run(mut self) -> Result<Response<ResponseBody>, Error> {
-        self.inner.counters.started();
-        self.inner.budget.deposit(self.inner.age(self.started));
-        let result = match &self.settings.limit {
-            None => self.attempts().await,
-            // Timers have a tick of 1 ms, and requests are sent in less.
-            Some(limit) if limit.timeout.is_zero() => Err(self.deadline_passed()),
-            Some(limit) => {
-                let deadline = limit.deadline.instant();
-                let result = tokio::time::timeout_at(deadline, self.attempts()).await;
-                result.unwrap_or_else(|_| Err(self.deadline_passed()))
-            }
-        };
-        match result {
-            Ok(answer) => {
-                let hold = Hold::Lease {
-                    _lease: answer.lease,
-                };
-                let mut response = answer.response;
-                if !self.past.history.is_empty() {
-                    let history = self.past.history.clone();
-                    response.extensions_mut().insert(history);
+    // Not `async fn`: its future would have room for the call twice.
+    pub(super) fn run(
+        mut self,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send {
+        async move {
+            self.inner.counters.started();
+            self.inner.budget.deposit(self.inner.age(self.started));
+            let result = match &self.settings.limit {
+                None => self.attempts().await,
+                // Timers have a tick of 1 ms, and requests are sent in less.
+                Some(limit) if limit.timeout.is_zero() => Err(self.deadline_passed()),
+                Some(limit) => {
+                    let deadline = limit.deadline.instant();
+                    let result = tokio::time::timeout_at(deadline, self.attempts()).await;
+                    result.unwrap_or_else(|_| Err(self.deadline_passed()))
                 }
-                let limit = self.settings.limit;
-                let subchannel = answer.subchannel;
-                Ok(response.map(|incoming| {
-                    ResponseBody::new(incoming, hold, limit, subchannel, self.past, self.inner)
-                }))
-            }
-            Err(error) => {
-                self.inner.counters.failed();
-                if error.kind() != Kind::Timeout {
-                    // It may have come here without a pause. Callers that repeat the call in a loop would keep
-                    // the runtime from the very tasks that connect the channel.
-                    tokio::task::yield_now().await;
+            };
+            match result {
+                Ok(answer) => {
+                    let hold = Hold::Lease {
+                        _lease: answer.lease,
+                    };
+                    let mut response = answer.response;
+                    if !self.past.history.is_empty() {
+                        let history = self.past.history.clone();
+                        response.extensions_mut().insert(history);
+                    }
+                    let limit = self.settings.limit;
+                    let subchannel = answer.subchannel;
+                    Ok(response.map(|incoming| {
+                        ResponseBody::new(incoming, hold, limit, subchannel, self.past, self.inner)
+                    }))
                 }
-                let error = if self.in_doubt && !error.maybe_processed() {
-                    error.delivered(Delivery::MaybeProcessed)
-                } else {
-                    error
-                };
-                Err(self.past.tell(error))
+                Err(error) => {
+                    self.inner.counters.failed();
+                    if error.kind() != Kind::Timeout {
+                        // It may have come here without a pause. Callers that repeat the call in a loop would keep
+                        // the runtime from the very tasks that connect the channel.
+                        tokio::task::yield_now().await;
+                    }
+                    let error = if self.in_doubt && !error.maybe_processed() {
+                        error.delivered(Delivery::MaybeProcessed)
+                    } else {
+                        error
+                    };
+                    Err(self.past.tell(error))
+                }
             }
         }
     }
@@ -255,21 +260,19 @@ impl Call {
         }
         let limit = self.settings.limit.as_ref();
         let previous = self.past.attempts - 1;
+        let request = self.head.to_request(&subchannel, limit, previous)?;
         let tasks = &self.inner.tasks;
         let try_limit = self.inner.retry.of(self.head.path()).try_limit();
         let sent = {
-            // Pinned here, so that the two ways to wait for it share its place.
-            let sending = self
-                .head
-                .send(body, &subchannel, &lease, limit, previous, tasks);
-            let sending = pin!(sending);
+            let exchange = pin!(lease.connection().exchange(request, body, tasks));
             match try_limit {
-                None => sending.await,
-                Some(limit) => tokio::time::timeout(limit, sending)
+                None => exchange.await,
+                Some(limit) => tokio::time::timeout(limit, exchange)
                     .await
-                    .unwrap_or_else(|_| Err(per_try_timeout_passed(limit, &subchannel))),
+                    .unwrap_or_else(|_| Err(per_try_timeout_passed(limit))),
             }
         };
+        let sent = sent.map_err(|error| error.at(&subchannel.name));
         let outcome = match &sent {
             Ok(response) => trailers_only(response),
             Err(error) => Some(Outcome::of_error(error)),

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, HeaderValue};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use tonic::Code;
 
 use crate::deadline::{Deadline, parse_timeout};
 use crate::time::Instant;
+
+/// gRPC's deadline, as the time that is left.
+pub(super) static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Options of one call, as a request extension. They go before the channel's.
 ///
@@ -115,7 +118,7 @@ impl CallDefaults {
     ) -> Settings {
         let own = extensions.get::<CallOptions>().copied().unwrap_or_default();
         let sent = headers
-            .get("grpc-timeout")
+            .get(&GRPC_TIMEOUT)
             .and_then(|header| Some((parse_timeout(header)?, header.clone())));
         let chosen = match own.timeout {
             Some(chosen) => chosen.map(|timeout| (timeout, None)),

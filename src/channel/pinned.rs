@@ -154,11 +154,11 @@ impl Pinned {
         // The semaphore is never closed.
         let turn = turn.acquire_owned().await.map_err(|_| closed())?;
         sent.store(true, Ordering::Relaxed);
-        let head = Head::new(parts);
+        let head = Head::new(parts, limit);
         let tasks = &self.inner.tasks;
-        let response = head
-            .send(body, &self.subchannel, &self.lease, limit, 0, tasks)
-            .await?;
+        let request = head.to_request(&self.subchannel, limit, 0)?;
+        let connection = self.lease.connection();
+        let response = connection.exchange(request, body, tasks).await?;
         Ok((response, turn))
     }
 }

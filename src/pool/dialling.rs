@@ -123,7 +123,7 @@ impl Dialling {
         if lived >= PROVEN_AFTER {
             self.failures = 0;
         }
-        self.next = if matches!(end, End::GoAway { graceful: true, .. }) {
+        self.next = if end.is_orderly() {
             None
         } else {
             // All clients of a server that died notice at once: spread them before the first redial too.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `calls` | calls through a generated client, and as raw requests |
 //! | `expected` | all that an error says |
+//! | `first`, `pair` | a policy that can be foreseen; two raw peers under it |
 //! | `told` | a source of endpoints that the test speaks through |
 
 #![allow(
@@ -28,4 +29,6 @@
 
 pub mod calls;
 pub mod expected;
+pub mod first;
+pub mod pair;
 pub mod told;

@@ -22,6 +22,7 @@ use trunkline_proto::testing::{
 use super::tap::Log;
 use super::target::zeros;
 use super::tonic_layer::{Calls, Watch};
+use super::volume::LARGEST;
 use crate::support::incoming::Incoming;
 use crate::support::place::Place;
 use crate::support::thread::ServerThread;
@@ -42,7 +43,8 @@ impl TonicServer {
             let journal = JournalServer::new(calls.clone());
             let tests = TestServiceServer::new(Interop)
                 .accept_compressed(Gzip)
-                .send_compressed(Gzip);
+                .send_compressed(Gzip)
+                .max_decoding_message_size(LARGEST);
             Server::builder()
                 .layer(layer_fn(move |routes| Watch::new(routes, calls.clone())))
                 .add_service(tests)

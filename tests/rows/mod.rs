@@ -6,7 +6,11 @@
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
+//! | `side` | one of a rig's channels |
+//! | `process` | servers in processes of their own |
 //! | `timings` | how long the servers took, each for itself |
+//! | `beside` | whether endpoints suffer beside a slow one |
+//! | `cpu` | processor time |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
 //! | `switch` | when a raw peer's fault strikes |
@@ -28,12 +32,16 @@
     reason = "as in `support`: each test compiles this anew and uses a part of it"
 )]
 
+pub mod beside;
 pub mod calls;
+pub mod cpu;
 pub mod dials;
 pub mod memory;
 pub mod panics;
+pub mod process;
 pub mod rig;
 pub mod served;
+pub mod side;
 pub mod source;
 pub mod stall;
 pub mod switch;

@@ -18,10 +18,10 @@ use crate::support::server::EchoServer;
 use crate::support::wait::{holds_within, wait_until};
 
 use super::calls::call;
-use super::dials::Dials;
 use super::panics::Panics;
 use super::served::{NAMES, Served, raw_server, server_aging};
 pub use super::served::{endpoints, server};
+pub use super::side::Side;
 use super::source::{Answers, TestSource};
 
 /// How long a condition may take that no row limits.
@@ -73,7 +73,7 @@ pub fn most_dials(span: Duration) -> usize {
 }
 
 /// The default policy, for calls that are marked idempotent.
-fn idempotent() -> Retry {
+pub(super) fn idempotent() -> Retry {
     Retry::exponential().idempotent(true)
 }
 
@@ -96,18 +96,12 @@ pub struct Rig<S = EchoServer> {
     panics: Panics,
 }
 
-/// A channel, and the dialler that notes its dials.
-pub struct Side {
-    pub channel: Channel,
-    pub dials: Dials,
-}
-
 /// The endpoints of both channels.
 pub struct Endpoints([Answers; 2]);
 
 /// What a rig has before its channels.
-struct Parts<S> {
-    servers: Vec<S>,
+pub(super) struct Parts<S> {
+    pub(super) servers: Vec<S>,
     streams: usize,
     leaks: LeakCheck,
     panics: Panics,
@@ -268,7 +262,7 @@ impl<S: Served> Rig<S> {
 }
 
 impl<S: Served> Parts<S> {
-    async fn start(streams: usize, servers: impl FnOnce() -> Vec<S>) -> Self {
+    pub(super) async fn start(streams: usize, servers: impl FnOnce() -> Vec<S>) -> Self {
         // Before there is anything that could leak.
         let leaks = LeakCheck::start().await;
         Self {
@@ -284,7 +278,7 @@ impl<S: Served> Parts<S> {
         self.rig(channels, adjust).await
     }
 
-    async fn rig(
+    pub(super) async fn rig(
         self,
         [retrying, single]: [Connector; 2],
         adjust: impl Fn(Connector) -> Connector,
@@ -306,34 +300,6 @@ impl Endpoints {
     pub async fn become_these(&self, endpoints: &[Endpoint]) {
         for answers in &self.0 {
             answers.send(endpoints.to_vec()).await;
-        }
-    }
-}
-
-impl Side {
-    /// A channel with the rows' settings that is connected to at least one endpoint.
-    pub async fn start(connector: Connector) -> Self {
-        Self::start_with(connector, |it| it).await
-    }
-
-    async fn start_with(connector: Connector, adjust: impl FnOnce(Connector) -> Connector) -> Self {
-        let side = Self::lazy_with(connector, adjust);
-        let state = || side.channel.status().state;
-        wait_until(LIMIT, || state() == State::Ready).await;
-        side
-    }
-
-    /// One that connects while it is used.
-    pub fn start_lazy(connector: Connector) -> Self {
-        Self::lazy_with(connector, |it| it)
-    }
-
-    fn lazy_with(connector: Connector, adjust: impl FnOnce(Connector) -> Connector) -> Self {
-        let dials = Dials::default();
-        let connector = adjust(settings(connector)).dialer(dials.clone());
-        Self {
-            channel: connector.connect_lazy().unwrap(),
-            dials,
         }
     }
 }

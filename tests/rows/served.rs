@@ -22,7 +22,7 @@ pub trait Served {
     /// Its URI.
     fn place(&self) -> String;
 
-    /// For each call id the number of times it may have been processed.
+    /// For each call id the number of times it may have been processed, not counting where it was answered with UNAVAILABLE.
     fn handled(&self) -> BTreeMap<u64, u64>;
 }
 
@@ -32,7 +32,7 @@ impl Served for EchoServer {
     }
 
     fn handled(&self) -> BTreeMap<u64, u64> {
-        self.journal().handled()
+        self.journal().handled_for_good()
     }
 }
 
@@ -42,7 +42,7 @@ impl Served for ServedPeer {
     }
 
     fn handled(&self) -> BTreeMap<u64, u64> {
-        self.seen().handled()
+        self.seen().handled_for_good()
     }
 }
 

@@ -34,7 +34,7 @@ impl Echo for EchoService {
         let request = request.into_inner();
         let mark = self.journal.call(request.id);
         let answer = self.answer(request, 0).await;
-        mark.finish();
+        finish(mark, &answer);
         answer.map(Response::new)
     }
 
@@ -48,7 +48,7 @@ impl Echo for EchoService {
         let mark = self.journal.call(request.id);
         if request.repeat == 0 && request.fail_code != 0 {
             let answer = self.answer(request, 0).await;
-            mark.finish();
+            finish(mark, &answer);
             return Err(answer.expect_err("the request asks to fail"));
         }
         let replies = request.repeat.max(1);
@@ -85,7 +85,7 @@ impl Echo for EchoService {
             joined.fail_code = message.fail_code;
         }
         let answer = self.answer(joined, 0).await;
-        mark.finish();
+        finish(mark, &answer);
         answer.map(Response::new)
     }
 
@@ -134,6 +134,14 @@ impl EchoService {
             sequence,
         })
     }
+}
+
+/// The answer is all that the caller gets.
+fn finish(mark: CallMark, answer: &Answer) {
+    if matches!(answer, Err(status) if status.code() == Code::Unavailable) {
+        mark.give_leave();
+    }
+    mark.finish();
 }
 
 /// The replies of a streaming call, with its mark. An error of the outer kind is the caller's stream breaking off.

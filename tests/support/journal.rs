@@ -11,6 +11,7 @@ use std::thread;
 #[derive(Debug, Default)]
 pub struct Journal {
     handled: Mutex<BTreeMap<u64, u64>>,
+    leaves: Mutex<BTreeMap<u64, u64>>,
     started: AtomicU64,
     finished: AtomicU64,
     cancelled: AtomicU64,
@@ -27,6 +28,18 @@ impl Journal {
     /// For each call id the number of times it began to be handled, whatever became of it.
     pub fn handled(&self) -> BTreeMap<u64, u64> {
         self.handled.lock().unwrap().clone()
+    }
+
+    /// The number of times for one id.
+    pub fn times_handled(&self, id: u64) -> u64 {
+        self.handled.lock().unwrap().get(&id).copied().unwrap_or(0)
+    }
+
+    /// The same without those that were answered with UNAVAILABLE: with that answer a server gives leave to repeat the
+    /// call.
+    pub fn handled_for_good(&self) -> BTreeMap<u64, u64> {
+        let leaves = self.leaves.lock().unwrap();
+        without(self.handled(), &leaves)
     }
 
     /// Calls that began to be handled.
@@ -81,6 +94,7 @@ impl Journal {
         let now = self.in_flight.fetch_add(1, SeqCst) + 1;
         self.peak_in_flight.fetch_max(now, SeqCst);
         CallMark {
+            id,
             journal: Arc::clone(self),
             finished: false,
         }
@@ -102,11 +116,18 @@ impl Journal {
 /// One call being handled. Dropped unfinished, it was cancelled.
 #[derive(Debug)]
 pub struct CallMark {
+    id: u64,
     journal: Arc<Journal>,
     finished: bool,
 }
 
 impl CallMark {
+    /// The call is answered with UNAVAILABLE.
+    pub fn give_leave(&self) {
+        let mut leaves = self.journal.leaves.lock().unwrap();
+        *leaves.entry(self.id).or_default() += 1;
+    }
+
     /// The call was answered to its end.
     pub fn finish(mut self) {
         self.finished = true;
@@ -141,6 +162,15 @@ impl Drop for ConnectionMark {
         }
         self.0.open.fetch_sub(1, SeqCst);
     }
+}
+
+/// Of these counts what is left without those.
+pub fn without(mut handled: BTreeMap<u64, u64>, leaves: &BTreeMap<u64, u64>) -> BTreeMap<u64, u64> {
+    for (id, count) in leaves {
+        let left = handled.get_mut(id).expect("leave was given to a call");
+        *left -= count;
+    }
+    handled
 }
 
 /// The ids that were handled more than once, counted over all the servers given.

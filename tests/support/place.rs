@@ -22,6 +22,11 @@ impl Place {
         Self::Tcp(HeldPort::new())
     }
 
+    /// A loopback port that another process holds for this one.
+    pub fn held_for_us(addr: SocketAddr) -> Self {
+        Self::Tcp(HeldPort::at(addr))
+    }
+
     /// The TCP address. Panics when this is a path.
     pub fn addr(&self) -> SocketAddr {
         match self {
@@ -82,7 +87,11 @@ pub struct HeldPort {
 
 impl HeldPort {
     pub fn new() -> Self {
-        let holder = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    fn at(addr: SocketAddr) -> Self {
+        let holder = bound(addr);
         let addr = holder.local_addr().unwrap().as_socket().unwrap();
         Self {
             _holder: holder,

@@ -229,6 +229,9 @@ impl ServedConn {
             && let Some(echo) = request.echo()
         {
             self.rule.seen.processed(echo.id);
+            if reaction.gives_leave() {
+                self.rule.seen.gave_leave(echo.id);
+            }
         }
         self.perform(stream, reaction).await
     }
@@ -243,6 +246,9 @@ impl ServedConn {
                 Reaction::Answer(payload) => response::ok(stream, &payload),
                 Reaction::Fail(code, message) => {
                     vec![response::trailers_only(stream, code, &message)]
+                }
+                Reaction::FailWith(code, fields) => {
+                    vec![response::trailers_only_with(stream, code, &fields)]
                 }
                 Reaction::Reset(code) => vec![Frame::rst(stream, code)],
                 Reaction::Frames(frames) => frames,

@@ -37,6 +37,8 @@ pub enum Reaction {
     Answer(Bytes),
     /// This gRPC status in place of response headers.
     Fail(i32, String),
+    /// The same without a message and with these header fields.
+    FailWith(i32, Vec<(&'static str, &'static str)>),
     /// RST_STREAM with this code.
     Reset(u32),
     /// These frames, whatever they are.
@@ -113,6 +115,17 @@ impl Reaction {
             Self::After(_, then) | Self::Settings(_, then) => then.may_have_processed(stream),
             Self::Ignore => false,
             _ => true,
+        }
+    }
+
+    /// Whether it lets the client repeat what may have been processed: by the status UNAVAILABLE.
+    pub fn gives_leave(&self) -> bool {
+        match self {
+            Self::Fail(code, _) | Self::FailWith(code, _) => *code == 14,
+            Self::GoAway { then, .. } | Self::After(_, then) | Self::Settings(_, then) => {
+                then.gives_leave()
+            }
+            _ => false,
         }
     }
 }

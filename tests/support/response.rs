@@ -83,8 +83,14 @@ pub fn ok(stream: u32, payload: &[u8]) -> Vec<Frame> {
 
 /// A gRPC error in place of response headers.
 pub fn trailers_only(stream: u32, code: i32, message: &str) -> Frame {
+    trailers_only_with(stream, code, &[("grpc-message", message)])
+}
+
+/// The same with any header fields.
+pub fn trailers_only_with(stream: u32, code: i32, more: &[(&str, &str)]) -> Frame {
     let code = code.to_string();
     let mut fields = OK_HEADERS.to_vec();
-    fields.extend([("grpc-status", code.as_str()), ("grpc-message", message)]);
+    fields.push(("grpc-status", code.as_str()));
+    fields.extend(more);
     Frame::headers(stream, header_block(&fields), true)
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::frames::{Frame, flag, kind};
+use super::journal::without;
 
 /// Counts over all connections of one raw peer.
 #[derive(Debug, Default)]
@@ -20,6 +21,7 @@ pub struct Seen {
     panics: AtomicU64,
     resets: Mutex<BTreeMap<u32, u64>>,
     handled: Mutex<BTreeMap<u64, u64>>,
+    leaves: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Seen {
@@ -74,6 +76,13 @@ impl Seen {
         self.handled.lock().unwrap().clone()
     }
 
+    /// The same without those that were answered with UNAVAILABLE: with that answer a server gives leave to repeat the
+    /// call.
+    pub fn handled_for_good(&self) -> BTreeMap<u64, u64> {
+        let leaves = self.leaves.lock().unwrap();
+        without(self.handled(), &leaves)
+    }
+
     /// Connections that a panic of the closure that decides has ended.
     pub fn panics(&self) -> u64 {
         self.panics.load(SeqCst)
@@ -125,5 +134,9 @@ impl Seen {
 
     pub(super) fn processed(&self, id: u64) {
         *self.handled.lock().unwrap().entry(id).or_default() += 1;
+    }
+
+    pub(super) fn gave_leave(&self, id: u64) {
+        *self.leaves.lock().unwrap().entry(id).or_default() += 1;
     }
 }

@@ -196,6 +196,11 @@ impl EchoServerBuilder {
         self.start(Place::tcp())
     }
 
+    /// Starts on a loopback port that another process holds for this one.
+    pub fn at(self, addr: SocketAddr) -> EchoServer {
+        self.start(Place::held_for_us(addr))
+    }
+
     /// Starts on a Unix socket.
     pub fn unix(self, path: impl Into<PathBuf>) -> EchoServer {
         self.start(Place::Unix(path.into()))

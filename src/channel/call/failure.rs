@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
 
 use super::{Call, Waiting};
@@ -72,12 +71,11 @@ impl Call {
     }
 }
 
-pub(super) fn per_try_timeout_passed(limit: Duration, subchannel: &Subchannel) -> Error {
+pub(super) fn per_try_timeout_passed(limit: Duration) -> Error {
     let message = format!("no response within {limit:?} (retry.per_try_timeout)");
     Error::new(Kind::Timeout, Code::DeadlineExceeded, message)
         .in_stage(Stage::Response)
         .delivered(Delivery::MaybeProcessed)
-        .at(&subchannel.name)
 }
 
 pub(super) fn unrepeatable() -> Error {

@@ -207,8 +207,8 @@ fn end_of(error: &h2::Error) -> End {
         };
     }
     if error.reason().is_none() && !error.is_io() {
-        // What is left is the user's error, as h2 calls it, that the stream ids are used up.
-        return End::Local;
+        // What is left is what h2 calls an error of its user.
+        return End::UsedUp;
     }
     End::Lost(match error.reason() {
         Some(reason) => format!("protocol error on the connection ({})", reason_name(reason)),

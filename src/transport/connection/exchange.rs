@@ -23,72 +23,75 @@ impl Connection {
     /// body has ended.
     ///
     /// Cancel safety: dropping the future, or the response's body, resets the stream.
-    pub(crate) async fn exchange<B>(
+    // Not `async fn`: its future would have room for each argument twice.
+    pub(crate) fn exchange<B>(
         &self,
         head: Request<()>,
         mut body: B,
         tasks: &Tasks,
-    ) -> Result<Response<Incoming>, Error>
+    ) -> impl Future<Output = Result<Response<Incoming>, Error>> + Send
     where
         B: Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
     {
-        let opening = poll_fn(|cx| Poll::Ready(Opening::poll(&mut body, cx)))
-            .await
-            .map_err(Error::request_body)?;
-        let mut send = self.send.clone();
-        // Before the request is given away: h2 does not hand it back.
-        poll_fn(|cx| send.poll_ready(cx))
-            .await
-            .map_err(|error| self.shared.closed(error))?;
-        let whole_and_empty = matches!(opening, Opening::Whole(None));
-        let (mut response, mut stream) = match send.send_request(head, whole_and_empty) {
-            Ok(sent) => sent,
-            Err(error) => {
-                // Another call may have had the last stream in between.
-                let ready = poll_fn(|cx| Poll::Ready(send.poll_ready(cx))).await;
-                return Err(match ready {
-                    Poll::Ready(Err(_)) => self.shared.closed(error),
-                    _ => self.shared.failure(error, Evidence::UNSENT, Stage::Send),
-                });
-            }
-        };
-        drop(send);
-        let failed = match opening {
-            Opening::Whole(data) => {
-                if let Some(data) = data {
-                    // Fails only if the stream is gone already; then the response says why.
-                    let _ = stream.send_data(data, true);
+        async move {
+            let opening = poll_fn(|cx| Poll::Ready(Opening::poll(&mut body, cx)))
+                .await
+                .map_err(Error::request_body)?;
+            let mut send = self.send.clone();
+            // Before the request is given away: h2 does not hand it back.
+            poll_fn(|cx| send.poll_ready(cx))
+                .await
+                .map_err(|error| self.shared.closed(error))?;
+            let whole_and_empty = matches!(opening, Opening::Whole(None));
+            let (mut response, mut stream) = match send.send_request(head, whole_and_empty) {
+                Ok(sent) => sent,
+                Err(error) => {
+                    // Another call may have had the last stream in between.
+                    let ready = poll_fn(|cx| Poll::Ready(send.poll_ready(cx))).await;
+                    return Err(match ready {
+                        Poll::Ready(Err(_)) => self.shared.closed(error),
+                        _ => self.shared.failure(error, Evidence::UNSENT, Stage::Send),
+                    });
                 }
-                drop(stream);
-                None
-            }
-            Opening::Streaming(ready) => {
-                let failed = Arc::new(OnceLock::new());
-                let pump = outgoing::pump(stream, ready, body, Arc::clone(&failed));
-                Some((tasks.spawn_guarded(pump), failed))
-            }
-        };
-        match (&mut response).await {
-            Ok(response) => {
-                // Read first: a store by every call would move the cache line between cores.
-                if !self.shared.answered.load(Ordering::Relaxed) {
-                    self.shared.answered.store(true, Ordering::Relaxed);
+            };
+            drop(send);
+            let failed = match opening {
+                Opening::Whole(data) => {
+                    if let Some(data) = data {
+                        // Fails only if the stream is gone already; then the response says why.
+                        let _ = stream.send_data(data, true);
+                    }
+                    drop(stream);
+                    None
                 }
-                Ok(response.map(|body| Incoming::new(body, Arc::clone(&self.shared), failed)))
-            }
-            Err(error) => {
-                if let Some(status) = failed.as_ref().and_then(|(_, failed)| failed.get()) {
-                    return Err(
-                        Error::request_body(status.clone()).delivered(Delivery::MaybeProcessed)
-                    );
+                Opening::Streaming(ready) => {
+                    let failed = Arc::new(OnceLock::new());
+                    let pump = outgoing::pump(stream, ready, body, Arc::clone(&failed));
+                    Some((tasks.spawn_guarded(pump), failed))
                 }
-                // Takes h2's lock, so only here.
-                let id = response.stream_id().as_u32();
-                let evidence = Evidence {
-                    written: id <= self.shared.headers_written.load(Ordering::Acquire),
-                    answered: false,
-                };
-                Err(self.shared.failure(error, evidence, Stage::Response))
+            };
+            match (&mut response).await {
+                Ok(response) => {
+                    // Read first: a store by every call would move the cache line between cores.
+                    if !self.shared.answered.load(Ordering::Relaxed) {
+                        self.shared.answered.store(true, Ordering::Relaxed);
+                    }
+                    Ok(response.map(|body| Incoming::new(body, Arc::clone(&self.shared), failed)))
+                }
+                Err(error) => {
+                    if let Some(status) = failed.as_ref().and_then(|(_, failed)| failed.get()) {
+                        return Err(
+                            Error::request_body(status.clone()).delivered(Delivery::MaybeProcessed)
+                        );
+                    }
+                    // Takes h2's lock, so only here.
+                    let id = response.stream_id().as_u32();
+                    let evidence = Evidence {
+                        written: id <= self.shared.headers_written.load(Ordering::Acquire),
+                        answered: false,
+                    };
+                    Err(self.shared.failure(error, evidence, Stage::Response))
+                }
             }
         }
     }

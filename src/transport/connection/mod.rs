@@ -75,7 +75,7 @@ const ABORT: u8 = 2;
 /// Why a connection takes no more calls. The first reason stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// This side closed it: idle, too old, out of stream ids, its endpoint removed, or the channel closed.
+    /// This side closed it: idle, too old, its endpoint removed, or the channel closed.
     Local,
     /// The peer announced the end with a GOAWAY.
     GoAway {
@@ -85,10 +85,19 @@ pub(crate) enum End {
         too_many_pings: bool,
         text: String,
     },
+    /// It has no stream ids left.
+    UsedUp,
     /// A PING was not answered in time.
     KeepaliveTimeout,
     /// The socket failed or was closed, or the peer broke the protocol.
     Lost(String),
+}
+
+impl End {
+    /// Nothing went wrong: its calls finish, and its successor is welcome at once.
+    pub(crate) fn is_orderly(&self) -> bool {
+        matches!(self, Self::GoAway { graceful: true, .. } | Self::UsedUp)
+    }
 }
 
 impl fmt::Display for End {
@@ -96,6 +105,7 @@ impl fmt::Display for End {
         match self {
             Self::Local => f.write_str("the connection was closed by this side"),
             Self::GoAway { text, .. } | Self::Lost(text) => f.write_str(text),
+            Self::UsedUp => f.write_str("the connection's stream ids are used up"),
             Self::KeepaliveTimeout => {
                 f.write_str("the peer did not answer a keepalive PING in time")
             }
