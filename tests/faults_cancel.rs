@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use fastrand::Rng;
-use rows::apart::{Apart, is_apart, say, wait_for_end};
+use rows::apart::{Apart, say, told, wait_for_end};
 use rows::calls::{call, call_with, request};
 use rows::dials::Dials;
 use rows::memory::{self, resident_kib};
@@ -69,7 +69,7 @@ const SAY_NOTHING: u32 = 3;
 async fn row_30_cancels_at_random_points() {
     let leaks = LeakCheck::start().await;
     let panics = Panics::watch();
-    let mut peers = Apart::start("peers_of_row_30");
+    let mut peers = Apart::start("peers_of_row_30", "");
     let uris = block_in_place(|| peers.said("peers"));
     let pool = pool().max_connections(CONNECTIONS);
     let connector = settings(Connector::endpoints(uris.split(' ').map(Endpoint::uri))).pool(pool);
@@ -124,7 +124,7 @@ async fn row_30_cancels_at_random_points() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "is started by row 30"]
 async fn peers_of_row_30() {
-    if !is_apart() {
+    if told().is_none() {
         return;
     }
     let unending = Arc::new(AtomicU64::new(0));

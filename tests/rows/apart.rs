@@ -5,10 +5,12 @@ use std::env;
 use std::io::{BufRead, BufReader, Read, stdin};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// Set in the other process.
-const VARIABLE: &str = "TRUNKLINE_APART";
+/// What the other process is told.
+const TOLD: &str = "TRUNKLINE_APART";
 
-/// The other process. Dropping it ends its input, and with that the process.
+/// The other process. Dropping it kills it.
+///
+/// It ends with this one, however this one ends: its input is a pipe from here.
 #[derive(Debug)]
 pub struct Apart {
     process: Child,
@@ -16,11 +18,11 @@ pub struct Apart {
 }
 
 impl Apart {
-    /// Starts this test there.
-    pub fn start(test: &str) -> Self {
+    /// Starts this test there, which is [told](told) this.
+    pub fn start(test: &str, told: &str) -> Self {
         let mut process = Command::new(env::current_exe().unwrap())
             .args(["--exact", test, "--ignored", "--nocapture"])
-            .env(VARIABLE, "1")
+            .env(TOLD, told)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -44,21 +46,35 @@ impl Apart {
     }
 
     /// Ends it, and gives its last words about this.
-    pub fn end(mut self, about: &str) -> String {
+    pub fn end(&mut self, about: &str) -> String {
         drop(self.process.stdin.take());
         let words = self.said(about);
-        assert!(self.process.wait().unwrap().success());
+        let ended = self.process.wait().unwrap();
+        assert!(ended.success(), "the process: {ended}");
         words
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 }
 
-/// Whether this is the other process. A test for that has nothing to do elsewhere.
-pub fn is_apart() -> bool {
-    env::var_os(VARIABLE).is_some()
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the other process was told; `None` if this is not it, and its tests have nothing to do.
+pub fn told() -> Option<String> {
+    env::var(TOLD).ok()
 }
 
 /// Tells the first process something.
 pub fn say(about: &str, words: &str) {
+    // The test runner's own line has no end yet.
     println!("\n{about}: {words}");
 }
 
