@@ -4,6 +4,7 @@
 //! | file | role |
 //! |---|---|
 //! | `calls` | calls through a generated client, and as raw requests |
+//! | `came` | what a raw call came to |
 //! | `expected` | all that an error says |
 //! | `first`, `pair` | a policy that can be foreseen; two raw peers under it |
 //! | `told` | a source of endpoints that the test speaks through |
@@ -28,6 +29,7 @@
 )]
 
 pub mod calls;
+pub mod came;
 pub mod expected;
 pub mod first;
 pub mod pair;
