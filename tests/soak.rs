@@ -50,7 +50,11 @@ async fn row_01_soak() {
     for minute in 0..=minutes {
         let (report, memory) = one_minute([&retrying, &single], minute * RATE * 60 + 1).await;
         let p99 = report.latency(0.99);
-        eprintln!("minute {minute}: {memory} KiB, p99 {p99:?}");
+        let failed = report.failed.len() + report.lost.len();
+        eprintln!("minute {minute}: {memory} KiB, p99 {p99:?}, {failed} failed");
+        for failure in report.failed.iter().take(3) {
+            eprintln!("  {failure:?}");
+        }
         seen.push((memory, p99));
         all = all.joined(Report {
             // A list that grows by the call would be measured too.
