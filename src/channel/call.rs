@@ -149,6 +149,8 @@ impl Call {
         loop {
             self.past.begin();
             let result = self.attempt().await;
+            // If it was never sent. What follows may draw anew, and must not find this one missing.
+            self.paid = None;
             let outcome = match &result {
                 // Response headers: the call is committed to this answer.
                 Ok(answer) => match trailers_only(&answer.response) {
