@@ -17,12 +17,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
+use socket2::SockRef;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::chaos_link;
-use super::net::Listener;
+use super::net::{BoundListener, Listener};
 use super::place::Place;
 use super::thread::ServerThread;
 
@@ -111,6 +112,11 @@ impl Chaos {
 
     fn start(place: Place, upstream: Upstream, seed: u64) -> Self {
         let listener = place.listen();
+        if let BoundListener::Tcp(listener) = &listener {
+            // Its connections inherit it.
+            let size = chaos_link::SOCKET_BUFFER as usize;
+            SockRef::from(listener).set_recv_buffer_size(size).unwrap();
+        }
         let shared = Arc::new(Shared {
             upstream,
             ways: [OneWay::new(), OneWay::new()],

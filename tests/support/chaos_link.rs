@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -21,7 +20,7 @@ use super::net::Stream;
 /// feel it when the network is slow.
 const QUEUE: usize = 16;
 const READ: usize = 4096;
-const SOCKET_BUFFER: usize = 16 * 1024;
+pub(super) const SOCKET_BUFFER: u32 = 16 * 1024;
 
 /// A rate is spread evenly, down to this part of a second.
 const GRAINS: u64 = 100;
@@ -52,8 +51,6 @@ pub(super) async fn run(
     mut random: Rng,
 ) {
     if let Ok(server) = connect(&shared.upstream).await {
-        limit_buffer(&client);
-        limit_buffer(&server);
         let (mut from_client, mut to_client) = split(client);
         let (mut from_server, mut to_server) = split(server);
         let [there, back] = &shared.ways;
@@ -85,19 +82,15 @@ pub(super) async fn run(
 async fn connect(upstream: &Upstream) -> io::Result<Stream> {
     Ok(match upstream {
         Upstream::Tcp(addr) => {
-            let stream = TcpStream::connect(addr).await?;
+            let socket = TcpSocket::new_v4()?;
+            // Before connecting: the peer would go on to fill a larger buffer, the kernel to drop what comes too much.
+            socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+            let stream = socket.connect(*addr).await?;
             stream.set_nodelay(true)?;
             Stream::Tcp(stream)
         }
         Upstream::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
     })
-}
-
-fn limit_buffer(stream: &Stream) {
-    if let Stream::Tcp(stream) = stream {
-        let socket = SockRef::from(stream);
-        socket.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
-    }
 }
 
 async fn pump(
