@@ -59,7 +59,8 @@ async fn row_09_reset_storm() {
     drop(proxies);
     rig.score("9", &reports, Some(recovery), &figures).await;
     assert!(unanswered.is_empty(), "{unanswered:?}");
-    assert!(begun.len() as u64 * 10 <= resets, "{begun:?}");
+    // On a quiet machine next to none: an answer is soon read.
+    assert!(begun.len() as u64 * 4 <= resets, "{begun:?}");
     for failure in &reports.single.failed {
         assert!(cut(failure).maybe_processed(), "{failure:?}");
     }
