@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::error::Error;
-use crate::pool::{self, PoolContext, PoolOptions, State};
+use crate::pool::{self, DialGate, PoolContext, PoolOptions, State};
 use crate::retry::{self, BudgetLimits};
 use crate::task::Tasks;
 use crate::transport::connection::{Http2Options, Keepalive};
@@ -59,6 +59,7 @@ impl Pool {
             dialer: Arc::new(SocketDialer::new()),
             tasks: tasks.clone(),
             flips: Arc::clone(&flips),
+            gate: DialGate::default(),
         };
         let pool = pool::Pool::start(address, &context);
         while pool.state() != State::Ready {

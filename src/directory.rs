@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
@@ -58,6 +59,8 @@ impl Directory {
             known: HashMap::new(),
             members: Arc::default(),
             context,
+            stale: false,
+            rested: None,
         };
         tasks.spawn(writer.run(source.resolutions()));
         directory
@@ -99,7 +102,19 @@ struct Writer {
     known: HashMap<Key, Arc<Subchannel>>,
     members: Arc<[Member]>,
     context: PoolContext,
+    /// A pool's state has changed since the last set.
+    stale: bool,
+    /// When the next set may be made, if not at once.
+    rested: Option<Instant>,
 }
+
+/// How long the writer rests after making a set, as a multiple of the time that took.
+///
+/// A set of three endpoints takes microseconds, one of ten thousand a millisecond. Made anew for each of ten thousand
+/// endpoints as it connects, they would take the time that connecting needs.
+const REST: u32 = 4;
+/// Shorter rests are none: timers have this resolution.
+const SHORTEST_REST: Duration = Duration::from_millis(1);
 
 impl Writer {
     async fn run(mut self, resolutions: Resolutions) {
@@ -109,9 +124,19 @@ impl Writer {
         let stop = self.directory.stop.clone();
         let flips = Arc::clone(&self.context.flips);
         loop {
+            let rested = self.rested;
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = flips.notified() => self.publish(),
+                () = flips.notified(), if !self.stale => match rested {
+                    Some(_) => self.stale = true,
+                    None => self.publish(),
+                },
+                () = until(rested) => {
+                    self.rested = None;
+                    if self.stale {
+                        self.publish();
+                    }
+                }
                 answer = next(&mut resolutions) => match answer {
                     // A source that always has an answer must not keep its thread from everybody else.
                     Some(answer) => {
@@ -186,7 +211,7 @@ impl Writer {
         }
     }
 
-    fn note_trouble(&self, error: &str) {
+    fn note_trouble(&mut self, error: &str) {
         tracing::warn!(source = self.directory.source, error, "discovery failed");
         lock(&self.directory.news).error = Some(error.into());
         // Calls that wait for a first answer learn why there is none.
@@ -194,14 +219,16 @@ impl Writer {
     }
 
     /// The source's stream is over. What it said last stays; if it never said anything, nothing will come.
-    fn note_end(&self) {
+    fn note_end(&mut self) {
         let News { answered, error } = self.directory.news();
         if answered.is_none() && error.is_none() {
             self.note_trouble("it ended without an answer");
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let start = Instant::now();
+        self.stale = false;
         let News { answered, error } = self.directory.news();
         let members = Arc::clone(&self.members);
         self.set(|version| match (answered, error) {
@@ -212,6 +239,8 @@ impl Writer {
                 EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
             }
         });
+        let rest = start.elapsed() * REST;
+        self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
     }
 
     fn set(&self, make: impl FnOnce(u64) -> EndpointSet) {
@@ -241,6 +270,13 @@ impl Drop for Writer {
         for subchannel in self.known.values() {
             subchannel.pool.close();
         }
+    }
+}
+
+async fn until(rested: Option<Instant>) {
+    match rested {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

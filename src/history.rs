@@ -69,7 +69,8 @@ impl Attempt {
         self.code
     }
 
-    /// From the choice of the endpoint to the end of the attempt.
+    /// How long it took to its end, the waits for an endpoint and for a stream included, and the backoff
+    /// before it not.
     #[must_use]
     pub const fn elapsed(&self) -> Duration {
         self.elapsed

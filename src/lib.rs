@@ -68,8 +68,8 @@
 //! [`Channel::close`] ends them on demand and waits until they are gone.
 //!
 //! **An [`Error`] says what is known**: the endpoint, how far the attempt came, whether the call may
-//! have been processed, and what became of each attempt. [`Error::from_status`] finds it in the status that a generated
-//! client returned.
+//! have been processed, and what became of each attempt. [`Error::from_status`] finds it in the status
+//! that a generated client returned.
 //!
 //! # Features
 //!

@@ -357,3 +357,28 @@ async fn after_a_goodbye_of_the_server_it_takes_no_more_calls() {
     drop((channel, peer));
     leaks.finish().await;
 }
+
+#[tokio::test]
+async fn a_call_that_close_cuts_says_that_the_channel_was_closed() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    server.behaviour().set_delay(Duration::from_secs(3600));
+    let channel = Connector::target(server.uri()).connect().await.unwrap();
+    let pinned = channel.acquire().await.unwrap();
+    let cut = tokio::spawn(async move { (pinned_call(&pinned, 1).await, pinned) });
+    wait_equal(LIMIT, 1, || server.journal().in_flight()).await;
+    within(LIMIT, "closing", channel.close(Duration::ZERO)).await;
+    let (error, pinned) = within(LIMIT, "the call", cut).await.unwrap();
+    let expected = Expected {
+        delivery: Delivery::MaybeProcessed,
+        endpoint: Some(server.addr().to_string()),
+        ..Expected::new(
+            "closed",
+            Stage::Response,
+            "the channel was closed while the call ran",
+        )
+    };
+    expected.check(&error.unwrap_err());
+    drop((pinned, channel, server));
+    leaks.finish().await;
+}

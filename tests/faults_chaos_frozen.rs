@@ -22,7 +22,7 @@ use trunkline::{EndpointStatus, Error, State};
 /// What a call takes where nothing is frozen.
 const HANDLER: Duration = Duration::from_millis(5);
 /// How long an attempt may take that can be repeated. The calls' second would be over by the time keepalive tells.
-const PER_TRY: Duration = Duration::from_millis(250);
+const PER_TRY: Duration = Duration::from_millis(400);
 /// Keepalive's interval and timeout, and a little for timers and a busy machine.
 const DETECT: Duration = Duration::from_millis(500 + 500 + 50);
 /// The most that the dialling backoff waits, with its jitter, and the connect limit.

@@ -22,15 +22,16 @@ use client::first::First;
 use client::pair::quick;
 use support::calls::request;
 use support::leak::LeakCheck;
+use support::place::HeldPort;
 use support::raw_peer::RawPeer;
 use support::reaction::Reaction;
 use support::server::EchoServer;
-use support::wait::{wait_equal, within};
+use support::wait::{wait_equal, wait_until, within};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use trunkline::{
-    Backoff, Balance, BudgetLimits, CallOptions, Channel, Connector, Delivery, Endpoint,
-    PoolOptions, Retry, Stage,
+    Backoff, Balance, BudgetLimits, CallOptions, Channel, Connector, Delivery, Endpoint, Error,
+    PoolOptions, Retry, Stage, State,
 };
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
@@ -315,5 +316,36 @@ async fn a_slot_is_not_held_while_a_retry_waits() {
     assert!(!retrying.is_finished() && handled(&server, 1) == 1);
     retrying.abort();
     drop((channel, server));
+    leaks.finish().await;
+}
+
+/// What is drawn for an attempt that finds no endpoint goes back before the next one is asked for.
+#[tokio::test]
+async fn the_budget_of_one_retry_is_enough_while_none_is_sent() {
+    let leaks = LeakCheck::start().await;
+    let port = HeldPort::new();
+    let one = BudgetLimits::default()
+        .ratio(0.0)
+        .min_per_second(1)
+        .window(Duration::from_secs(1));
+    let long = Duration::from_secs(60);
+    let pool = PoolOptions::new().dial_backoff(Backoff::dialling().initial(long).max(long));
+    let channel = Connector::tcp(port.addr().to_string())
+        .retry(quick().attempts(5))
+        .retry_budget(one)
+        .pool(pool)
+        .connect_lazy()
+        .unwrap();
+    let failed = || channel.status().state == State::TransientFailure;
+    wait_until(LIMIT, failed).await;
+    for id in 1..=3 {
+        let status = within(LIMIT, "the call", unary(&channel, id)).await;
+        let status = status.unwrap_err();
+        let error = Error::from_status(&status).unwrap();
+        assert!(error.is_no_endpoint(), "{error:?}");
+        assert_eq!(error.attempts(), 5, "{error}");
+    }
+    assert_eq!(channel.stats().retries, 0);
+    drop((channel, port));
     leaks.finish().await;
 }

@@ -21,7 +21,7 @@ use crate::transport::connection::Incoming;
 
 use super::handle::Inner;
 use super::options::TimeLimit;
-use super::past::{Ended, Past};
+use super::past::{Ended, Past, closed_under};
 use super::pinned::Pinned;
 
 pin_project! {
@@ -121,8 +121,10 @@ impl Body for ResponseBody {
         if outcome.is_none() && running.incoming.is_end_stream() {
             outcome = Some(Outcome::ANSWERED);
         }
+        let mut closed = false;
         if let Some(outcome) = outcome {
             this.subchannel.record(outcome);
+            closed = running.inner.tasks.is_cancelled();
             if let Some(Err(_)) = &frame {
                 running.inner.counters.failed();
             }
@@ -131,7 +133,12 @@ impl Body for ResponseBody {
         let told = |error: Error| {
             let name = &this.subchannel.name;
             this.past.failed(&Ended::with(&error, Some(name)));
-            this.past.tell(error.at(name))
+            let error = error.at(name);
+            let error = match error.kind() {
+                Kind::Disconnected if closed => closed_under(error, Some(name)),
+                _ => error,
+            };
+            this.past.tell(error)
         };
         Poll::Ready(frame.map(|frame| frame.map_err(told)))
     }

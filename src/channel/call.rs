@@ -91,7 +91,10 @@ impl Call {
     }
 
     /// Runs the call to its response's headers, under its deadline.
-    // Not `async fn`: its future would have room for the call twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` has room for the call twice"
+    )]
     pub(super) fn run(
         mut self,
     ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send {
@@ -146,6 +149,8 @@ impl Call {
         loop {
             self.past.begin();
             let result = self.attempt().await;
+            // If it was never sent. What follows may draw anew, and must not find this one missing.
+            self.paid = None;
             let outcome = match &result {
                 // Response headers: the call is committed to this answer.
                 Ok(answer) => match trailers_only(&answer.response) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Delivery, Error, Stage};
+use crate::error::{Delivery, Error, Kind, Stage};
 use crate::history::{Attempt, History};
 use crate::time::Instant;
 
@@ -90,4 +90,16 @@ impl<'a> Ended<'a> {
             code: error.code(),
         }
     }
+}
+
+/// The connection did not just break: the channel was closed, and with it the call.
+pub(super) fn closed_under(lost: Error, endpoint: Option<&Arc<str>>) -> Error {
+    let message = "the channel was closed while the call ran";
+    let mut error = Error::new(Kind::Closed, Code::Unavailable, message)
+        .in_stage(lost.stage().unwrap_or(Stage::Response))
+        .delivered(lost.delivery());
+    if let Some(endpoint) = endpoint {
+        error = error.about(endpoint);
+    }
+    error.because(lost)
 }

@@ -26,7 +26,7 @@ use super::body::Hold;
 use super::call::Call;
 use super::handle::Inner;
 use super::options::TimeLimit;
-use super::past::{Ended, Past};
+use super::past::{Ended, Past, closed_under};
 
 /// One connection of a [`Channel`](crate::Channel), for calls that belong together.
 ///
@@ -137,7 +137,15 @@ impl Pinned {
                 self.inner.counters.failed();
                 let name = &self.subchannel.name;
                 past.failed(&Ended::with(&error, Some(name)));
-                Err(past.tell(error.at(name)))
+                let error = match error.at(name) {
+                    lost if lost.kind() == Kind::Disconnected
+                        && self.inner.tasks.is_cancelled() =>
+                    {
+                        closed_under(lost, Some(name))
+                    }
+                    error => error,
+                };
+                Err(past.tell(error))
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::deadline::format_timeout;
 use crate::directory::Directory;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Stage};
-use crate::pool::{PoolContext, State};
+use crate::pool::{DialGate, PoolContext, State};
 use crate::retry::{Policies, validate_method_name};
 use crate::task::Tasks;
 use crate::transport::dial::SocketDialer;
@@ -72,6 +72,7 @@ impl Connector {
                 .unwrap_or_else(|| Arc::new(SocketDialer::new().tcp(self.tcp))),
             tasks: tasks.clone(),
             flips: Arc::new(Notify::new()),
+            gate: DialGate::default(),
         };
         Ok(Channel::new(Parts {
             directory: Directory::start(self.source.into_discover(), self.balance, context),

@@ -19,6 +19,7 @@ use crate::transport::connection::{
 use crate::transport::dial::Dial;
 
 use super::dialling::Dialling;
+use super::gate::DialGate;
 use super::manager::{Made, Manager};
 use super::options::AGE_JITTER;
 use super::room::Room;
@@ -34,6 +35,7 @@ pub(crate) struct PoolContext {
     pub(crate) tasks: Tasks,
     /// Notified whenever a pool's state changes.
     pub(crate) flips: Arc<Notify>,
+    pub(crate) gate: DialGate,
 }
 
 /// The pool of one endpoint. See the module's documentation.
@@ -43,6 +45,7 @@ pub(crate) struct Pool {
     pub(super) options: PoolOptions,
     pub(super) tasks: Tasks,
     flips: Arc<Notify>,
+    pub(super) gate: DialGate,
     pub(super) objects: managed::Pool<Manager>,
     /// The connections that take calls, oldest first. Written under `book`'s lock only.
     pub(super) open: ArcSwap<Vec<Arc<Pooled>>>,
@@ -135,6 +138,7 @@ impl Pool {
                 options,
                 tasks: context.tasks.clone(),
                 flips: Arc::clone(&context.flips),
+                gate: context.gate.clone(),
                 open: ArcSwap::default(),
                 room: Arc::new(Room::none()),
                 queue: Queue::default(),

@@ -186,7 +186,8 @@ impl Pool {
             if let Some(at) = next {
                 tokio::time::sleep_until(at).await;
             }
-            let dialled = self.objects.timeout_get(&AT_ONCE).await;
+            let dial = || self.objects.timeout_get(&AT_ONCE);
+            let dialled = self.gate.pass(dial).await;
             let unserved = demand.unserved(&self.queue);
             match dialled {
                 Ok(object) => demand.served += self.admit(object).min(unserved),

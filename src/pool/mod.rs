@@ -8,6 +8,7 @@
 //!
 //! - `connections`: the open connections, and the endpoint's [`State`] that follows from them.
 //! - `dialling`: one task at a time that opens connections, with backoff.
+//! - `gate`: how many of them open connections at once.
 //! - `lease`: the right to one slot.
 //! - `room`: the permits.
 //! - `upkeep`: sends surplus connections home to deadpool, closes idle ones, replaces old ones.
@@ -15,6 +16,7 @@
 
 mod connections;
 mod dialling;
+mod gate;
 mod lease;
 mod manager;
 mod options;
@@ -23,6 +25,7 @@ mod state;
 mod upkeep;
 
 pub(crate) use connections::{Pool, PoolContext};
+pub(crate) use gate::DialGate;
 pub(crate) use lease::{Lease, LeaseError};
 pub use options::PoolOptions;
 pub use state::State;

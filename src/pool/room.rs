@@ -17,7 +17,7 @@ pub(super) struct Room {
     permits: Semaphore,
     /// Lost room for which there was no permit to take away: the next ones that come are for it.
     due: AtomicUsize,
-    /// Held while permits are taken away: two at once must not both do so for what is due.
+    /// Held while what is due is paid: two at once must not both pay the same.
     settling: Mutex<()>,
 }
 
@@ -30,19 +30,24 @@ impl Room {
         }
     }
 
-    /// There is room for so many more calls.
+    /// There is room for so many more calls. What is due is paid first: a permit that went to someone who waits
+    /// would be void, go on to the next one, and so on, for as long as anyone waits.
     pub(super) fn gained(&self, room: usize) {
-        self.permits.add_permits(room);
+        let paid = match self.due.load(SeqCst) {
+            0 => 0,
+            _ => self.pay(|due| due.min(room)),
+        };
+        self.permits.add_permits(room - paid);
         // Afterwards: either this sees what a loss at the same time leaves due, or that sees these permits.
         if self.due.load(SeqCst) > 0 {
-            self.settle();
+            self.pay(|due| self.permits.forget_permits(due));
         }
     }
 
     /// Room for so many calls is gone.
     pub(super) fn lost(&self, room: usize) {
         self.due.fetch_add(room, SeqCst);
-        self.settle();
+        self.pay(|due| self.permits.forget_permits(due));
     }
 
     /// Takes a permit if there is one and nobody waits.
@@ -58,8 +63,8 @@ impl Room {
         }
     }
 
-    /// A permit that was taken led to no slot. It goes back: its room is gone, but the loss may have been set off
-    /// against the permit for other room meanwhile, or is about to be told and takes it away then.
+    /// A permit that was taken led to no slot. It pays what is due, or goes back: its room is gone, but the loss may
+    /// have been set off against the permit for other room meanwhile, or is about to be told and takes it away then.
     pub(super) fn void(&self) {
         self.gained(1);
     }
@@ -68,15 +73,20 @@ impl Room {
         self.permits.available_permits()
     }
 
-    fn settle(&self) {
+    /// Takes as much off what is due as `with` says, and returns that.
+    fn pay(&self, with: impl FnOnce(usize) -> usize) -> usize {
         let _alone = lock(&self.settling);
-        let forgotten = self.permits.forget_permits(self.due.load(SeqCst));
-        self.due.fetch_sub(forgotten, SeqCst);
+        let paid = with(self.due.load(SeqCst));
+        self.due.fetch_sub(paid, SeqCst);
+        paid
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     fn room(free: usize) -> Room {
@@ -130,5 +140,38 @@ mod tests {
         assert_eq!(room.available(), 0);
         room.gained(1);
         assert_eq!(room.available(), 1);
+    }
+
+    #[test]
+    fn a_void_permit_does_not_go_round_among_those_who_wait() {
+        let room = room(0);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut first = pin!(room.take());
+        let mut second = pin!(room.take());
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        // The first one's permit comes, and its room goes before it looks.
+        room.gained(1);
+        room.lost(1);
+        assert!(first.poll(&mut context).is_ready());
+        room.void();
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        room.gained(1);
+        assert!(second.poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn what_is_due_is_paid_before_those_who_wait_are_served() {
+        let room = room(1);
+        assert!(room.try_take());
+        room.lost(1);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waiting = pin!(room.take());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        // The room is for the one that holds a permit already.
+        room.gained(1);
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        room.gained(1);
+        assert!(waiting.poll(&mut context).is_ready());
     }
 }

@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn budget(limits: BudgetLimits) -> Arc<Budget> {
-        limits.validate("retry.budget").unwrap();
+        limits.validate("retry_budget").unwrap();
         Arc::new(Budget::new(limits))
     }
 

@@ -43,7 +43,7 @@ impl BudgetLimits {
         self
     }
 
-    /// Checks the limits. `field` is where they stand in the configuration, such as `retry.budget`.
+    /// Checks the limits. `field` is where they stand in the configuration, such as `retry_budget`.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_as_documented() {
         let limits = BudgetLimits::default();
-        limits.validate("retry.budget").unwrap();
+        limits.validate("retry_budget").unwrap();
         let spelled_out = BudgetLimits {
             ratio: 0.2,
             min_per_second: 10,
@@ -101,8 +101,8 @@ mod tests {
             ("window", good.window(Duration::MAX)),
         ];
         for (name, limits) in cases {
-            let error = limits.validate("retry.budget").unwrap_err();
-            let head = format!("retry.budget.{name}: ");
+            let error = limits.validate("retry_budget").unwrap_err();
+            let head = format!("retry_budget.{name}: ");
             assert!(error.is_config());
             assert!(
                 error.to_string().starts_with(&head),
@@ -116,7 +116,7 @@ mod tests {
             good.window(Duration::from_secs(60)),
             good.min_per_second(u32::MAX),
         ] {
-            edge.validate("retry.budget").unwrap();
+            edge.validate("retry_budget").unwrap();
         }
     }
 }

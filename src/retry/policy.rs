@@ -32,9 +32,11 @@ const MOST_ATTEMPTS: u32 = 5;
 ///
 /// | the attempt | by default | repeated if |
 /// |---|---|---|
-/// | was never sent, or the peer's GOAWAY left it out | resent | always |
+/// | was never sent although an endpoint was ready, or the peer's GOAWAY left it out | resent | always |
 /// | was refused (`REFUSED_STREAM`) | resent once | then as if answered with `UNAVAILABLE` |
-/// | was answered with an error status, and nothing else | retried on `UNAVAILABLE` | the code is one of the [`codes`](Self::codes), or it is `RESOURCE_EXHAUSTED` and the server says when to retry |
+/// | found no endpoint, because all have failed, and does not [wait](crate::CallOptions::wait_for_ready) | retried | as if answered with `UNAVAILABLE` |
+/// | got no stream of its endpoint: the queue was full or the wait too long ([`PoolOptions`](crate::PoolOptions)) | given up | never |
+/// | was answered with a gRPC error status, and nothing else | retried on `UNAVAILABLE` | the code is one of the [`codes`](Self::codes), or it is `RESOURCE_EXHAUSTED` and the server says when to retry |
 /// | may have been processed: the connection broke, the stream was reset, [`per_try_timeout`](Self::per_try_timeout) | given up | the call is [`idempotent`](Self::idempotent), or `codes` was set and has the code that stands for the failure |
 ///
 /// A resend is at once and free: it counts as no attempt, draws on no budget, and happens whatever this
@@ -60,8 +62,9 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// The default: 3 attempts with [`Backoff::calls`] between them, after answers with `UNAVAILABLE` only,
-    /// and a replay buffer of 256 KiB (grpc-go's size). Calls are not taken for idempotent.
+    /// The default: 3 attempts with [`Backoff::calls`] between them, after answers with `UNAVAILABLE`, or with
+    /// `RESOURCE_EXHAUSTED` and the time to retry; and a replay buffer of 256 KiB (grpc-go's size). Calls are
+    /// not taken for idempotent.
     #[must_use]
     pub fn exponential() -> Self {
         Self {

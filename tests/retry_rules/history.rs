@@ -205,7 +205,7 @@ async fn an_attempt_without_an_endpoint_names_none() {
     leaks.finish().await;
 }
 
-/// From the choice of an endpoint to the end of the attempt; the wait for the next one is none of either's.
+/// From its beginning to its end; the wait for the next one is none of either's.
 #[tokio::test]
 async fn attempts_tell_how_long_they_took() {
     let leaks = LeakCheck::start().await;

@@ -4,6 +4,7 @@
 //! | file | role |
 //! |---|---|
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
+//! | `apart` | a part of a test in a process of its own |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
 //! | `side` | one of a rig's channels |
@@ -32,6 +33,7 @@
     reason = "as in `support`: each test compiles this anew and uses a part of it"
 )]
 
+pub mod apart;
 pub mod beside;
 pub mod calls;
 pub mod cpu;

@@ -11,11 +11,9 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -25,18 +23,14 @@ use trunkline::Connector;
 use crate::support::place::Place;
 use crate::support::server::EchoServer;
 
+use super::apart::{Apart, say, told, wait_for_end};
 use super::rig::{Parts, Rig, STREAMS, idempotent};
 use super::served::{NAMES, Served, endpoints};
 
 /// The entry's name.
 const ENTRY: &str = "server_process";
 
-/// What a process is told: name, address and delay in milliseconds.
-const TOLD: &str = "TRUNKLINE_SERVER_PROCESS";
-
 /// An echo server in another process. Dropping it kills it.
-///
-/// Its process ends with this one, however this one ends: its input is a pipe from here.
 #[derive(Debug)]
 pub struct ServerProcess {
     /// Keeps the port.
@@ -46,8 +40,7 @@ pub struct ServerProcess {
 
 #[derive(Debug)]
 struct Process {
-    child: Child,
-    output: BufReader<ChildStdout>,
+    apart: Apart,
     handled: Option<BTreeMap<u64, u64>>,
 }
 
@@ -56,23 +49,15 @@ impl ServerProcess {
     pub fn start(name: &str, delay: Duration) -> Self {
         let place = Place::tcp();
         let told = format!("{name} {} {}", place.addr(), delay.as_millis());
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args([ENTRY, "--exact", "--ignored", "--nocapture"])
-            .env(TOLD, told)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let ready = output.by_ref().lines().any(|line| line.unwrap() == "ready");
-        assert!(ready, "{name} did not start");
+        let mut apart = Apart::start(ENTRY, &told);
+        apart.said("ready");
+        let process = Process {
+            apart,
+            handled: None,
+        };
         Self {
             place,
-            process: Mutex::new(Process {
-                child,
-                output,
-                handled: None,
-            }),
+            process: Mutex::new(process),
         }
     }
 
@@ -88,7 +73,7 @@ impl ServerProcess {
 
     /// Whether it stands still.
     pub fn is_frozen(&self) -> bool {
-        let pid = self.process.lock().unwrap().child.id();
+        let pid = self.process.lock().unwrap().apart.pid();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         // After the name, which is in parentheses and may hold anything.
         stat.rsplit(')').next().unwrap().trim().starts_with('T')
@@ -112,54 +97,40 @@ impl Served for ServerProcess {
 
 impl Process {
     fn signal(&self, signal: &str) {
-        let command = format!("kill -{signal} {}", self.child.id());
+        let command = format!("kill -{signal} {}", self.apart.pid());
         let sent = Command::new("sh").args(["-c", &command]).status().unwrap();
         assert!(sent.success(), "{command}: {sent}");
     }
 
     fn last_words(&mut self) -> BTreeMap<u64, u64> {
         self.signal("CONT");
-        drop(self.child.stdin.take());
-        let mut handled = BTreeMap::new();
-        for line in self.output.by_ref().lines() {
-            if let Some(words) = line.unwrap().strip_prefix("handled ") {
-                let (id, count) = words.split_once(' ').unwrap();
-                handled.insert(id.parse().unwrap(), count.parse().unwrap());
-            }
-        }
-        let ended = self.child.wait().unwrap();
-        assert!(ended.success(), "a server process: {ended}");
-        handled
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Fails when it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let words = self.apart.end("handled");
+        let calls = words.split_whitespace().map(|call| {
+            let (id, count) = call.split_once('=').unwrap();
+            (id.parse().unwrap(), count.parse().unwrap())
+        });
+        calls.collect()
     }
 }
 
 /// The process itself: serves until its input ends, and then tells what it handled.
 pub fn serve() {
-    let Ok(told) = env::var(TOLD) else {
+    let Some(told) = told() else {
         return;
     };
     let told: Vec<_> = told.split(' ').collect();
     let [name, addr, delay] = told[..] else {
-        panic!("{TOLD}: {told:?}");
+        panic!("{told:?}");
     };
     let server = EchoServer::builder(name)
         .delay(Duration::from_millis(delay.parse().unwrap()))
         .max_concurrent_streams(STREAMS as u32)
         .at(addr.parse::<SocketAddr>().unwrap());
-    // The test runner's own line has no end yet.
-    println!("\nready");
-    io::copy(&mut io::stdin(), &mut io::sink()).unwrap();
-    for (id, count) in server.journal().handled() {
-        println!("handled {id} {count}");
-    }
+    say("ready", "");
+    wait_for_end();
+    let handled = server.journal().handled().into_iter();
+    let handled: Vec<_> = handled.map(|(id, count)| format!("{id}={count}")).collect();
+    say("handled", &handled.join(" "));
 }
 
 impl Rig<ServerProcess> {

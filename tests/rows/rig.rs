@@ -73,7 +73,7 @@ pub fn most_dials(span: Duration) -> usize {
 }
 
 /// The default policy, for calls that are marked idempotent.
-pub(super) fn idempotent() -> Retry {
+pub fn idempotent() -> Retry {
     Retry::exponential().idempotent(true)
 }
 

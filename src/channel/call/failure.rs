@@ -6,6 +6,7 @@ use tonic::Code;
 
 use crate::error::{Delivery, Error, Kind, Stage};
 
+use super::super::past::closed_under;
 use super::{Call, Waiting};
 
 impl Call {
@@ -57,17 +58,10 @@ impl Call {
         }
     }
 
-    /// The connection did not just break: the channel was closed, and with it the call.
+    /// The last attempt ended because the channel was closed.
     pub(super) fn closed_under(&mut self, lost: Error) -> Error {
         let lost = self.failed(lost);
-        let message = "the channel was closed while the call ran";
-        let mut error = Error::new(Kind::Closed, Code::Unavailable, message)
-            .in_stage(lost.stage().unwrap_or(Stage::Response))
-            .delivered(lost.delivery());
-        if let Some(subchannel) = &self.endpoint {
-            error = error.about(&subchannel.name);
-        }
-        error.because(lost)
+        closed_under(lost, self.endpoint.as_ref().map(|it| &it.name))
     }
 }
 

@@ -63,10 +63,13 @@ impl Job for Crowd {
     async fn run(self, mut client: impl Calls) -> Self::Output {
         client.call().await?;
         let first_call = self.start.elapsed();
-        while self.connections()? < self.endpoints && self.start.elapsed() < CONNECT_LIMIT {
-            sleep(Duration::from_millis(5)).await;
+        let mut connected = self.start.elapsed();
+        while self.connections()? < self.endpoints && connected < CONNECT_LIMIT {
+            // Counting thousands of files takes a while, and the client's only thread.
+            let counting = self.start.elapsed() - connected;
+            sleep(counting * 10 + Duration::from_millis(1)).await;
+            connected = self.start.elapsed();
         }
-        let connected = self.start.elapsed();
         sleep(SETTLE).await;
         let connections = self.connections()?;
         let tasks = Handle::current().metrics().num_alive_tasks();

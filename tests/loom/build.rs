@@ -43,7 +43,7 @@ const FILES: [(&str, &[(&str, &str)]); 5] = [
 ];
 
 fn main() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src");
     let copies = env::var_os("OUT_DIR").expect("cargo sets it");
     println!("cargo::rerun-if-changed=build.rs");
     for (file, replaced) in FILES {
