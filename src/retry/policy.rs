@@ -34,7 +34,7 @@ const MOST_ATTEMPTS: u32 = 5;
 /// |---|---|---|
 /// | was never sent although an endpoint was ready, or the peer's GOAWAY left it out | resent | always |
 /// | was refused (`REFUSED_STREAM`) | resent once | then as if answered with `UNAVAILABLE` |
-/// | found no endpoint, because all have failed, and does not [wait](crate::CallOptions::wait_for_ready) | retried | as if answered with `UNAVAILABLE` |
+/// | found no endpoint (all have failed, or none is fit), and does not [wait](crate::CallOptions::wait_for_ready) | retried | as if answered with `UNAVAILABLE` |
 /// | got no stream of its endpoint: the queue was full or the wait too long ([`PoolOptions`](crate::PoolOptions)) | given up | never |
 /// | was answered with a gRPC error status, and nothing else | retried on `UNAVAILABLE` | the code is one of the [`codes`](Self::codes), or it is `RESOURCE_EXHAUSTED` and the server says when to retry |
 /// | may have been processed: the connection broke, the stream was reset, [`per_try_timeout`](Self::per_try_timeout) | given up | the call is [`idempotent`](Self::idempotent), or `codes` was set and has the code that stands for the failure |
