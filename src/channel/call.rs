@@ -91,7 +91,10 @@ impl Call {
     }
 
     /// Runs the call to its response's headers, under its deadline.
-    // Not `async fn`: its future would have room for the call twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` would have room for the call twice"
+    )]
     pub(super) fn run(
         mut self,
     ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send {

@@ -23,7 +23,10 @@ impl Connection {
     /// body has ended.
     ///
     /// Cancel safety: dropping the future, or the response's body, resets the stream.
-    // Not `async fn`: its future would have room for each argument twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` would have room for each argument twice"
+    )]
     pub(crate) fn exchange<B>(
         &self,
         head: Request<()>,
