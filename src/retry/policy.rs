@@ -11,6 +11,9 @@ use crate::error::Error;
 /// gRFC A6 lets nobody make more attempts.
 const MOST_ATTEMPTS: u32 = 5;
 
+/// The longest limit on an attempt, as for the channel's other limits.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Whether and how failed attempts of a call are repeated: for a channel
 /// ([`Connector::retry`](crate::Connector::retry)), or for some of its methods
 /// ([`Connector::retry_for`](crate::Connector::retry_for)).
@@ -125,7 +128,8 @@ impl Retry {
     }
 
     /// Sets how long one attempt may take from its sending to the response's headers; no limit by default.
-    /// More than 0, and not more than the channel's timeout.
+    /// More than 0, at most a year, and not more than the channel's timeout. It does not hold for the calls of a
+    /// [`PinnedChannel`](crate::PinnedChannel).
     ///
     /// An attempt that takes longer is cancelled, and stands for `DEADLINE_EXCEEDED`. It may have been
     /// processed, so it is repeated only for idempotent calls or with that code configured. Once the headers
@@ -184,8 +188,10 @@ impl Retry {
                 "must not be empty; for no retries use Retry::none()",
             );
         }
-        if self.per_try_timeout.is_some_and(|limit| limit.is_zero()) {
-            return bad("per_try_timeout", "must be more than 0");
+        if let Some(limit) = self.per_try_timeout
+            && (limit.is_zero() || limit > YEAR)
+        {
+            return bad("per_try_timeout", "must be more than 0 and at most a year");
         }
         self.backoff.validate(&format!("{field}.backoff"))
     }
@@ -300,6 +306,7 @@ mod tests {
                 good().backoff(Backoff::calls().max(Duration::MAX)),
             ),
             ("per_try_timeout", good().per_try_timeout(Duration::ZERO)),
+            ("per_try_timeout", good().per_try_timeout(YEAR * 2)),
         ];
         for (name, retry) in cases {
             let error = retry.validate("retry").unwrap_err();
@@ -313,6 +320,7 @@ mod tests {
             good().attempts(5),
             good().attempts(1).codes([]),
             good().replay_buffer(0),
+            good().per_try_timeout(YEAR),
         ] {
             edge.validate("retry").unwrap();
         }
