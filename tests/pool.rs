@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::calls::{endpoint, hang, slow, unary};
+use client::first::First;
 use support::frames::setting;
 use support::leak::LeakCheck;
 use support::raw_peer::RawPeer;
@@ -27,7 +28,7 @@ use support::server::EchoServer;
 use support::wait::{holds_within, wait_equal, wait_until, within};
 use tokio::task::JoinHandle;
 use tonic::Status;
-use trunkline::{Channel, Connector, EndpointStatus, PoolOptions, State};
+use trunkline::{Balance, Channel, Connector, EndpointStatus, Error, PoolOptions, State};
 use trunkline_proto::EchoReply;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -65,6 +66,41 @@ async fn end(calls: impl IntoIterator<Item = Call>, server: &EchoServer) {
         let _ = call.await;
     }
     wait_equal(LIMIT, 0, || server.journal().in_flight()).await;
+}
+
+/// A call that no queue has room for was never sent: it goes elsewhere, and fails only when all are full.
+#[tokio::test]
+async fn a_full_queue_sends_calls_to_the_next_endpoint() {
+    let leaks = LeakCheck::start().await;
+    let servers = [server(1), server(1)];
+    let first = First::default();
+    let channel = Connector::endpoints(servers.each_ref().map(endpoint))
+        .balance(Balance::custom(first.clone()))
+        .pool(PoolOptions::new().max_connections(1).max_waiting(1))
+        .connect()
+        .await
+        .unwrap();
+    wait_equal(LIMIT, 2, || first.candidates()).await;
+    let mut calls = Vec::new();
+    for server in &servers {
+        calls.extend(more(&channel, server, 1).await);
+        let waiting = || channel.status().endpoints.iter().map(|it| it.waiting).sum();
+        let queued: usize = waiting() + 1;
+        calls.push(hang(&channel, 10));
+        wait_equal(LIMIT, queued, waiting).await;
+    }
+    let full = unary(&channel, 20).await.unwrap_err();
+    let error = Error::from_status(&full).unwrap();
+    assert!(
+        error.is_pool_wait() && !error.maybe_processed(),
+        "{error:?}"
+    );
+    for call in calls {
+        call.abort();
+        let _ = call.await;
+    }
+    drop((channel, servers));
+    leaks.finish().await;
 }
 
 #[tokio::test]

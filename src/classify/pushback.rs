@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// The server's word on the next attempt of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,21 +19,23 @@ pub(crate) enum Pushback {
 impl Pushback {
     /// Reads the headers or trailers that ended an attempt.
     ///
-    /// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md): the value is a 32-bit
-    /// number of milliseconds in decimal; a negative one, one that can't be read, or several mean no retry.
+    /// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md): the value is a number of
+    /// milliseconds in decimal; a negative one, one that can't be read, or several mean no retry. So does one of
+    /// more than 5 minutes, the most that Envoy obeys (`rate_limited_retry_back_off`): every wait has a limit.
     pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(PUSHBACK).iter();
         let value = values.next()?;
         if values.next().is_some() {
             return Some(Self::Never);
         }
-        let millis = value
+        let delay = value
             .to_str()
             .ok()
             .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|text| text.parse::<i32>().ok());
-        Some(match millis.map(u64::try_from) {
-            Some(Ok(millis)) => Self::After(Duration::from_millis(millis)),
+            .and_then(|text| text.parse().ok())
+            .map(Duration::from_millis);
+        Some(match delay {
+            Some(delay) if delay <= LONGEST => Self::After(delay),
             _ => Self::Never,
         })
     }
@@ -55,7 +58,7 @@ mod tests {
     #[test]
     fn only_one_plain_number_lets_the_client_retry() {
         assert_eq!(pushback(&[]), None);
-        for (value, millis) in [("0", 0), ("300", 300), ("2147483647", 2_147_483_647)] {
+        for (value, millis) in [("0", 0), ("300", 300), ("300000", 300_000)] {
             let after = Pushback::After(Duration::from_millis(millis));
             assert_eq!(pushback(&[value.as_bytes()]), Some(after), "{value}");
         }
@@ -66,7 +69,7 @@ mod tests {
             b"x",
             b"1.5",
             b" 1",
-            b"2147483648",
+            b"300001",
             b"1099511627776",
             b"\xff",
         ];

@@ -72,8 +72,8 @@ impl PoolOptions {
         self
     }
 
-    /// Calls that may wait for a stream of one endpoint. Default 1,024; at least 1. The next one fails at
-    /// once ([`Error::is_pool_wait`]).
+    /// Calls that may wait for a stream of one endpoint. Default 1,024; at least 1. The next one goes to another
+    /// endpoint, and fails at once if there is none ([`Error::is_pool_wait`]).
     #[must_use]
     pub fn max_waiting(mut self, calls: usize) -> Self {
         self.max_waiting = calls;

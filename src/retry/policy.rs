@@ -38,7 +38,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// | was never sent although an endpoint was ready, or the peer's GOAWAY left it out | resent | always |
 /// | was refused (`REFUSED_STREAM`) | resent once | then as if answered with `UNAVAILABLE` |
 /// | found no endpoint (all have failed, or none is fit), and does not [wait](crate::CallOptions::wait_for_ready) | retried | as if answered with `UNAVAILABLE` |
-/// | got no stream of its endpoint: the queue was full or the wait too long ([`PoolOptions`](crate::PoolOptions)) | given up | never |
+/// | got no stream: the queues of all endpoints were full, or the wait was too long ([`PoolOptions`](crate::PoolOptions)) | given up | never |
 /// | was answered with a gRPC error status, and nothing else | retried on `UNAVAILABLE` | the code is one of the [`codes`](Self::codes), or it is `RESOURCE_EXHAUSTED` and the server says when to retry |
 /// | may have been processed: the connection broke, the stream was reset, [`per_try_timeout`](Self::per_try_timeout) | given up | the call is [`idempotent`](Self::idempotent), or `codes` was set and has the code that stands for the failure |
 ///
@@ -48,7 +48,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// start after the deadline. Both go to an endpoint that the call has not tried, while there is one. From
 /// the second attempt on the server is told by `grpc-previous-rpc-attempts` how many came before.
 ///
-/// A server that answers `grpc-retry-pushback-ms` with a number of milliseconds is obeyed: the next attempt
+/// A server that answers `grpc-retry-pushback-ms` with a number of milliseconds, up to 5 minutes, is obeyed: the next attempt
 /// waits exactly so long, and the backoff starts over. With anything else in that header, the call is not
 /// retried (gRFC A6).
 ///

@@ -32,6 +32,8 @@ impl Call {
         // set they may be ready again; a call that still held them unready there would wait for one more change.
         let mut unready = Vec::new();
         let mut unready_in = 0;
+        // Said of the one before, if its queue was full: no set will change that.
+        let mut full = None;
         loop {
             self.waiting = Waiting::ForEndpoint;
             let (version, choice) = {
@@ -46,23 +48,28 @@ impl Call {
                     .with_attempt(self.past.attempts);
                 (set.version, set.pick(&request, &self.tried, &unready))
             };
-            match choice {
-                Choice::Use(subchannel) => {
+            match (choice, full.take()) {
+                (Choice::Use(subchannel), _) => {
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
                     match subchannel.pool.lease().await {
                         Ok(lease) => return Ok((subchannel, lease)),
                         Err(LeaseError::Unready) => unready.push(subchannel.identity),
+                        Err(error @ LeaseError::QueueFull) => {
+                            unready.push(subchannel.identity);
+                            full = Some(pool_error(error, &subchannel));
+                        }
                         Err(error) => return Err(pool_error(error, &subchannel)),
                     }
                 }
-                Choice::Drop(error) => return Err(error),
-                Choice::Fail(error) if !self.settings.wait_for_ready => return Err(error),
-                Choice::Fail(error) => {
+                (Choice::Drop(error), _) => return Err(error),
+                (Choice::Fail(_) | Choice::Wait, Some(full)) => return Err(full),
+                (Choice::Fail(error), _) if !self.settings.wait_for_ready => return Err(error),
+                (Choice::Fail(error), _) => {
                     self.last_error = Some(error);
                     directory.newer_than(version).await;
                 }
-                Choice::Wait => directory.newer_than(version).await,
+                (Choice::Wait, _) => directory.newer_than(version).await,
             }
         }
     }
