@@ -37,6 +37,7 @@ impl Connection {
         B: Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
     {
         async move {
+            self.shared.batch().await;
             let opening = poll_fn(|cx| Poll::Ready(Opening::poll(&mut body, cx)))
                 .await
                 .map_err(Error::request_body)?;
@@ -58,6 +59,7 @@ impl Connection {
                 }
             };
             drop(send);
+            self.shared.queued.fetch_add(1, Ordering::Relaxed);
             let failed = match opening {
                 Opening::Whole(data) => {
                     if let Some(data) = data {
@@ -101,6 +103,25 @@ impl Connection {
 }
 
 impl Shared {
+    /// Lets the driver write first, once, if half of the connection's calls wait to be written.
+    ///
+    /// Callers whose answers came together are ready together, and would all be in one write: then the peer
+    /// has nothing to do while they are worked off here, and these have nothing to do while the peer works.
+    /// With two halves on the way, each side has one while the other is away.
+    fn batch(&self) -> impl Future<Output = ()> + Send {
+        let mut asked = false;
+        poll_fn(move |cx| {
+            let queued = self.queued.load(Ordering::Relaxed);
+            if asked || queued == 0 || 2 * queued < self.slots.in_flight() {
+                return Poll::Ready(());
+            }
+            asked = true;
+            // To the end of the run queue, behind the driver.
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
     /// The connection takes no more streams. That is never the request's fault, although h2 calls it a user
     /// error when the stream ids are used up.
     fn closed(&self, error: h2::Error) -> Error {

@@ -16,7 +16,7 @@ pub(crate) mod slots;
 mod wire;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use atomic_waker::AtomicWaker;
@@ -57,6 +57,8 @@ struct Shared {
     headers_written: AtomicU32,
     /// Bytes came in since the driver last looked.
     bytes_read: AtomicBool,
+    /// Calls that were handed to h2 since its last flush.
+    queued: AtomicUsize,
     /// A write failed; what the peer sent before is still being read.
     unwritable: AtomicBool,
     /// h2 takes no more requests, and the driver may not know yet.

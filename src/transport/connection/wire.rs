@@ -19,7 +19,8 @@ use super::Shared;
 /// **Coalescing.** Waking a connection's task puts it next in line on its worker, so without this it would
 /// write after each single request. When two or more calls are on the connection, the first write of a
 /// burst is put off by one trip through the run queue: the calls that are ready now add their frames, and
-/// one `writev` takes them all. There is no timer and no copy, and a lone caller never waits.
+/// one `writev` takes them all, or rather half of those in flight (`exchange`'s `batch`). There is no timer and
+/// no copy, and a lone caller never waits.
 ///
 /// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame's head
 /// was accepted, says of every stream whether the peer can have seen it.
@@ -174,6 +175,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         let result = Pin::new(&mut self.io).poll_flush(cx);
         if result.is_ready() {
             self.deferred = false;
+            self.shared.queued.store(0, Ordering::Relaxed);
         }
         result.map(|result| {
             self.keep_reading(cx, result, ());
