@@ -11,16 +11,13 @@
     reason = "here a task belongs to its test, whose leak check sees it"
 )]
 
+mod client;
 mod support;
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use client::counting::CountingDialer;
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt;
 use support::body::{Feed, post, whole};
@@ -31,13 +28,10 @@ use support::raw_conn::RawConn;
 use support::raw_peer::RawPeer;
 use support::response;
 use support::wait::{wait_equal, within};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use trunkline::{
-    Address, BoxIo, Channel, Connector, Delivery, Dial, Dialing, Error, ResponseBody, SocketDialer,
-};
+use trunkline::{Channel, Connector, Delivery, Error, ResponseBody};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -107,76 +101,13 @@ async fn an_empty_body_is_headers_only() {
     finish(peer, channel, conn, leaks).await;
 }
 
-/// Counts writes to the socket.
-#[derive(Clone, Debug, Default)]
-struct CountingDialer(Arc<AtomicUsize>);
-
-impl Dial for CountingDialer {
-    fn dial<'a>(&'a self, address: &'a Address) -> Dialing<'a> {
-        Box::pin(async move {
-            let io = SocketDialer::new().dial(address).await?;
-            let writes = Arc::clone(&self.0);
-            Ok(Box::new(Counting { io, writes }) as BoxIo)
-        })
-    }
-}
-
-struct Counting {
-    io: BoxIo,
-    writes: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Counting {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Counting {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf));
-        self.writes.fetch_add(1, SeqCst);
-        Poll::Ready(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs));
-        self.writes.fetch_add(1, SeqCst);
-        Poll::Ready(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
 /// A body of one frame, like that of every unary call: its end is a flag on that frame, and all is one write.
 #[tokio::test]
 async fn a_body_of_one_frame_leaves_with_its_headers_and_its_end() {
     let leaks = LeakCheck::start().await;
     let peer = RawPeer::tcp();
     let dialer = CountingDialer::default();
-    let writes = Arc::clone(&dialer.0);
+    let writes = dialer.clone();
     let connecting = Connector::target(peer.uri()).dialer(dialer).connect();
     let (channel, mut conn) = peer.meet(&[], connecting).await;
     let channel = channel.unwrap();
@@ -189,14 +120,14 @@ async fn a_body_of_one_frame_leaves_with_its_headers_and_its_end() {
         for body in [whole(vec![7; size]), unknowing] {
             conn.ping(*b"settled?").await;
             conn.next_frame(kind::PING, 0).await;
-            let before = writes.load(SeqCst);
+            let before = writes.writes();
             let answer = send(&channel, body);
             let headers = next_of_stream(&mut conn).await;
             let data = next_of_stream(&mut conn).await;
             assert_eq!((headers.kind, data.kind), (kind::HEADERS, kind::DATA));
             assert!(!headers.ends_stream() && data.ends_stream());
             assert_eq!(data.payload.len(), size);
-            assert_eq!(writes.load(SeqCst) - before, 1, "{size} bytes");
+            assert_eq!(writes.writes() - before, 1, "{size} bytes");
             conn.respond_ok(headers.stream, b"").await;
             assert_eq!(read(answer).await.1, "0");
         }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `calls` | calls through a generated client, and as raw requests |
 //! | `came` | what a raw call came to |
+//! | `counting` | a dialler that counts writes |
 //! | `expected` | all that an error says |
 //! | `first`, `pair` | a policy that can be foreseen; two raw peers under it |
 //! | `told` | a source of endpoints that the test speaks through |
@@ -30,6 +31,7 @@
 
 pub mod calls;
 pub mod came;
+pub mod counting;
 pub mod expected;
 pub mod first;
 pub mod pair;

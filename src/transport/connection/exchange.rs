@@ -111,8 +111,7 @@ impl Shared {
     fn batch(&self) -> impl Future<Output = ()> + Send {
         let mut asked = false;
         poll_fn(move |cx| {
-            let queued = self.queued.load(Ordering::Relaxed);
-            if asked || queued == 0 || 2 * queued < self.slots.in_flight() {
+            if asked || !self.half_is_queued() {
                 return Poll::Ready(());
             }
             asked = true;

@@ -70,6 +70,14 @@ struct Shared {
     end: OnceLock<End>,
 }
 
+impl Shared {
+    /// Whether half of the connection's calls, or more, wait to be written.
+    fn half_is_queued(&self) -> bool {
+        let queued = self.queued.load(Ordering::Relaxed);
+        queued > 0 && 2 * queued >= self.slots.in_flight()
+    }
+}
+
 /// What the handle tells the driver; a later one overrides an earlier one.
 const RETIRE: u8 = 1;
 const ABORT: u8 = 2;

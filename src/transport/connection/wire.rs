@@ -75,7 +75,8 @@ impl<T> Wire<T> {
 
     /// Whether to put this write off. Wakes the task if so.
     fn defer(&mut self, cx: &Context<'_>) -> bool {
-        if self.deferred || self.shared.slots.in_flight() < 2 {
+        let shared = &self.shared;
+        if self.deferred || shared.slots.in_flight() < 2 || shared.half_is_queued() {
             return false;
         }
         self.deferred = true;
