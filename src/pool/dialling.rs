@@ -188,9 +188,12 @@ impl Pool {
             }
             let dial = || self.objects.timeout_get(&AT_ONCE);
             let dialled = self.gate.pass(dial).await;
-            let unserved = demand.unserved(&self.queue);
+            demand.unserved(&self.queue);
             match dialled {
-                Ok(object) => demand.served += self.admit(object).min(unserved),
+                Ok(object) => {
+                    let room = self.admit(object);
+                    demand.serve(room, &self.queue);
+                }
                 Err(PoolError::Backend(error)) => self.dial_failed(error),
                 // Closed, or at the maximum: whoever frees a place looks again, unless it was freed just now,
                 // while this task was still running.
@@ -242,6 +245,14 @@ impl Demand {
         self.served = self.served.saturating_sub(left - self.left);
         self.left = left;
         (entered - left).saturating_sub(self.served)
+    }
+
+    /// There is room for so many more. It also served those that entered the queue, or left it, since the last
+    /// look at what is unserved.
+    fn serve(&mut self, room: usize, queue: &Queue) {
+        let entered = queue.entered.load(Ordering::Acquire);
+        let unserved = (entered - self.left).saturating_sub(self.served);
+        self.served += room.min(unserved);
     }
 }
 
