@@ -91,7 +91,8 @@ async fn plot(servers: &mut [Server; 3]) -> Result<ExitCode> {
     let channel = Connector::endpoints(servers.iter().map(Server::endpoint))
         .balance(Balance::weighted())
         // An echo does no harm when it is repeated, so a call that a dying server may have had goes elsewhere.
-        .retry(Retry::exponential().attempts(3))
+        // An echo may be made twice, so a call whose server dies is repeated.
+        .retry(Retry::exponential().attempts(3).idempotent(true))
         .timeout(Duration::from_secs(5))
         .connect()
         .await?;
