@@ -1,5 +1,7 @@
 //! The single writer of endpoint sets: one task that follows discovery and the pools' states.
 
+mod belief;
+
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -10,11 +12,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::Balance;
-use crate::discover::{Discover, Resolution, Resolutions};
-use crate::endpoint::{Blocked, EndpointSet, Key, Member, Subchannel};
+use crate::discover::{Discover, Empty, Resolution, Resolutions};
+use crate::endpoint::{Blocked, Endpoint, EndpointSet, Key, Member, Subchannel};
 use crate::lock::lock;
 use crate::pool::{PoolContext, State};
 use crate::time::Instant;
+
+use belief::{Belief, Verdict};
 
 /// What calls see: the current set, and word of the next.
 #[derive(Debug)]
@@ -33,8 +37,12 @@ pub(crate) struct Directory {
 pub(crate) struct News {
     /// When the set in use was confirmed.
     pub(crate) answered: Option<Instant>,
+    /// The source's mark of that set.
+    pub(crate) revision: Option<Arc<str>>,
     /// The trouble since then.
     pub(crate) error: Option<Arc<str>>,
+    /// Why the source has no endpoints, by its own words.
+    none: Option<Arc<str>>,
 }
 
 impl Directory {
@@ -56,6 +64,7 @@ impl Directory {
         let tasks = context.tasks.clone();
         let writer = Writer {
             directory: Arc::clone(&directory),
+            belief: Belief::new(source.outage()),
             known: HashMap::new(),
             members: Arc::default(),
             context,
@@ -99,6 +108,7 @@ impl Directory {
 /// The task's own state.
 struct Writer {
     directory: Arc<Directory>,
+    belief: Belief,
     known: HashMap<Key, Arc<Subchannel>>,
     members: Arc<[Member]>,
     context: PoolContext,
@@ -125,18 +135,20 @@ impl Writer {
         let flips = Arc::clone(&self.context.flips);
         loop {
             let rested = self.rested;
+            let leaving = self.belief.next();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = flips.notified(), if !self.stale => match rested {
                     Some(_) => self.stale = true,
-                    None => self.publish(),
+                    None => self.follow_states(),
                 },
                 () = until(rested) => {
                     self.rested = None;
                     if self.stale {
-                        self.publish();
+                        self.follow_states();
                     }
                 }
+                () = until(leaving) => self.let_go(),
                 answer = next(&mut resolutions) => match answer {
                     // A source that always has an answer must not keep its thread from everybody else.
                     Some(answer) => {
@@ -160,55 +172,122 @@ impl Writer {
         }
     }
 
-    /// Makes `resolution` the set: endpoints that stayed keep their connections, new ones are dialled,
-    /// those that are gone finish their calls.
+    /// Makes `resolution` the set, as far as it is believed.
     fn apply(&mut self, resolution: Resolution) {
-        let mut members = Vec::with_capacity(resolution.endpoints.len());
-        let mut known = HashMap::with_capacity(resolution.endpoints.len());
-        let mut drained = HashSet::new();
-        for endpoint in resolution.endpoints {
-            let key = match endpoint.key() {
-                Ok(key) => key,
-                Err(error) => {
-                    tracing::warn!(source = self.directory.source, %error, "endpoint left out");
-                    continue;
-                }
-            };
-            if known.contains_key(&key) || drained.contains(&key) {
-                tracing::warn!(source = self.directory.source, %endpoint, "endpoint given twice");
-                continue;
-            }
-            let subchannel = if endpoint.weight_or_default() > 0 {
-                let kept = self.known.remove(&key);
-                let subchannel = kept.unwrap_or_else(|| Subchannel::start(&key, &self.context));
-                known.insert(key, Arc::clone(&subchannel));
-                Some(subchannel)
-            } else {
-                drained.insert(key);
-                None
-            };
-            members.push(Member {
-                endpoint,
-                subchannel,
-            });
-        }
-        if members.is_empty() && !self.members.is_empty() {
+        let now = Instant::now();
+        let answer = self.usable(resolution.endpoints);
+        let unchanged = self
+            .belief
+            .is_unchanged(&answer, resolution.origin.as_ref());
+        let verdict = if unchanged {
+            Verdict::Believed
+        } else {
+            let known = &self.known;
+            let is_ready = |key: &Key| is_ready(known, key);
+            self.belief.learn(now, answer, resolution.origin, is_ready)
+        };
+        let note = resolution.note.map(Arc::from);
+        if verdict == Verdict::Empty {
             // Likelier a fault of the source than the end of the service.
-            self.known.extend(known);
-            return self
-                .note_trouble("the answer had no usable endpoint; the last ones stay in use");
+            let trouble = self.empty_answer(note.as_deref());
+            lock(&self.directory.news).none = note;
+            self.rebuild();
+            return self.note_trouble(&trouble);
+        }
+        *lock(&self.directory.news) = News {
+            answered: now.checked_sub(resolution.age).or(Some(now)),
+            revision: resolution.revision.map(Arc::from),
+            error: None,
+            none: note,
+        };
+        if !unchanged {
+            self.rebuild();
+        }
+        match verdict {
+            Verdict::Doubted { gone, of } => self.note_trouble(&self.doubted_answer(gone, of)),
+            _ if unchanged => {}
+            _ => self.publish(),
+        }
+    }
+
+    /// The endpoints whose address is right, each once.
+    fn usable(&self, endpoints: Vec<Endpoint>) -> Vec<(Key, Endpoint)> {
+        let source = &self.directory.source;
+        let mut seen = HashSet::with_capacity(endpoints.len());
+        let mut usable = Vec::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            match endpoint.key() {
+                Ok(key) if seen.insert(key.clone()) => usable.push((key, endpoint)),
+                Ok(_) => tracing::warn!(source, %endpoint, "endpoint given twice"),
+                Err(error) => tracing::warn!(source, %error, "endpoint left out"),
+            }
+        }
+        usable
+    }
+
+    /// Makes the members what is believed: endpoints that stayed keep their connections, new ones are dialled, those
+    /// that are gone finish their calls.
+    fn rebuild(&mut self) {
+        let mut known = HashMap::with_capacity(self.known.len());
+        let mut members = Vec::with_capacity(self.members.len());
+        for (entry, listed) in self.belief.all() {
+            let key = &entry.key;
+            let subchannel = (entry.endpoint.weight_or_default() > 0).then(|| {
+                let kept = self.known.remove(key);
+                let kept = kept.unwrap_or_else(|| Subchannel::start(key, &self.context));
+                known.insert(key.clone(), Arc::clone(&kept));
+                kept
+            });
+            members.push(Member {
+                endpoint: entry.endpoint.clone(),
+                subchannel,
+                listed,
+                until: entry.until,
+            });
         }
         let gone = std::mem::replace(&mut self.known, known);
         self.members = members.into();
-        *lock(&self.directory.news) = News {
-            answered: Some(Instant::now()),
-            error: None,
-        };
         self.publish();
         // After the set that doesn't have them is out: fewer calls meet a closed pool.
         for subchannel in gone.values() {
             subchannel.pool.close();
         }
+    }
+
+    /// A pool's state has changed, and the set with it.
+    fn follow_states(&mut self) {
+        if self.belief.holds() {
+            self.let_go();
+        }
+        self.publish();
+    }
+
+    /// Takes out what has stayed for long enough although discovery no longer lists it.
+    fn let_go(&mut self) {
+        let known = &self.known;
+        if self
+            .belief
+            .let_go(Instant::now(), |key| is_ready(known, key))
+        {
+            self.rebuild();
+        }
+    }
+
+    fn empty_answer(&self, note: Option<&str>) -> String {
+        let rules = self.belief.rules();
+        let why = note.map_or(String::new(), |note| format!(" ({note})"));
+        let until = match rules.empty {
+            Empty::Drain => format!(" for {:?} and then leave one by one", rules.grace),
+            Empty::Keep | Empty::Fail => String::new(),
+        };
+        format!("the answer had no usable endpoint{why}; the last ones stay in use{until}")
+    }
+
+    fn doubted_answer(&self, gone: usize, of: usize) -> String {
+        let grace = self.belief.rules().grace;
+        format!(
+            "{gone} of {of} endpoints were gone at once; those that still work stay in use for {grace:?}"
+        )
     }
 
     fn note_trouble(&mut self, error: &str) {
@@ -220,7 +299,9 @@ impl Writer {
 
     /// The source's stream is over. What it said last stays; if it never said anything, nothing will come.
     fn note_end(&mut self) {
-        let News { answered, error } = self.directory.news();
+        let News {
+            answered, error, ..
+        } = self.directory.news();
         if answered.is_none() && error.is_none() {
             self.note_trouble("it ended without an answer");
         }
@@ -229,9 +310,22 @@ impl Writer {
     fn publish(&mut self) {
         let start = Instant::now();
         self.stale = false;
-        let News { answered, error } = self.directory.news();
+        let News {
+            answered,
+            error,
+            none,
+            ..
+        } = self.directory.news();
         let members = Arc::clone(&self.members);
         self.set(|version| match (answered, error) {
+            (Some(_), _) if members.is_empty() && none.is_some() => {
+                let reason = format!(
+                    "{} has no endpoint: {}",
+                    self.directory.source,
+                    none.unwrap_or_default()
+                );
+                EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
+            }
             (Some(_), _) => EndpointSet::build(version, members, &self.directory.policy),
             (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
             (None, Some(error)) => {
@@ -271,6 +365,13 @@ impl Drop for Writer {
             subchannel.pool.close();
         }
     }
+}
+
+/// Whether the endpoint has a connection.
+fn is_ready(known: &HashMap<Key, Arc<Subchannel>>, key: &Key) -> bool {
+    known
+        .get(key)
+        .is_some_and(|it| it.pool.state() == State::Ready)
 }
 
 async fn until(rested: Option<Instant>) {

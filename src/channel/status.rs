@@ -25,6 +25,8 @@ pub struct ChannelStatus {
     pub policy: String,
     /// How long ago discovery confirmed the endpoints in use; `None` before its first answer.
     pub resolution_age: Option<Duration>,
+    /// The source's own mark of that answer: Consul's index.
+    pub resolution_revision: Option<String>,
     /// What has gone wrong with discovery since then.
     pub discovery_error: Option<String>,
     /// All known endpoints, in discovery's order.
@@ -41,6 +43,11 @@ pub struct EndpointStatus {
     pub weight: u32,
     /// Its metadata.
     pub metadata: BTreeMap<String, String>,
+    /// Whether discovery's last answer lists it. If not, it stays in use under the source's
+    /// [`Outage`](crate::Outage) rules.
+    pub listed: bool,
+    /// In what time it leaves, if it is not listed; `None` if no end is set.
+    pub leaves_in: Option<Duration>,
     /// How it is connected.
     pub state: State,
     /// For how long it has been in that state.
@@ -134,6 +141,7 @@ impl ChannelStatus {
             source: directory.source.clone(),
             policy: directory.policy.name().to_owned(),
             resolution_age: news.answered.map(|at| now.saturating_duration_since(at)),
+            resolution_revision: news.revision.map(|revision| revision.to_string()),
             discovery_error: news.error.map(|error| error.to_string()),
             endpoints: set
                 .members
@@ -150,6 +158,8 @@ impl EndpointStatus {
             address: member.endpoint.to_string(),
             weight: member.endpoint.weight_or_default(),
             metadata: BTreeMap::clone(member.endpoint.facts()),
+            listed: member.listed,
+            leaves_in: member.until.map(|at| at.saturating_duration_since(now)),
             state: State::Shutdown,
             for_how_long: Duration::ZERO,
             last_error: None,

@@ -17,17 +17,25 @@ impl Discover for Fixed {
     }
 
     fn resolutions(self: Box<Self>) -> Resolutions {
-        Box::pin(Once(Some(self.0)))
+        Box::pin(Once::new(Ok(self.0)))
     }
 }
 
-/// Its only answer.
-struct Once(Option<Resolution>);
+/// One answer, and no other.
+pub(super) struct Once(Option<Answer>);
+
+type Answer = Result<Resolution, Box<dyn std::error::Error + Send + Sync>>;
+
+impl Once {
+    pub(super) fn new(answer: Answer) -> Self {
+        Self(Some(answer))
+    }
+}
 
 impl Stream for Once {
-    type Item = Result<Resolution, Box<dyn std::error::Error + Send + Sync>>;
+    type Item = Answer;
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(self.0.take().map(Ok))
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Answer>> {
+        Poll::Ready(self.0.take())
     }
 }

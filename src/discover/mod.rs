@@ -1,22 +1,30 @@
 //! Where endpoints come from.
 
+#[cfg(feature = "consul")]
+pub(crate) mod consul;
 mod fixed;
+mod outage;
 
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_core::Stream;
 
 use crate::endpoint::Endpoint;
 
+#[cfg(feature = "consul")]
+pub use consul::{Consistency, Consul};
 pub(crate) use fixed::Fixed;
+pub(crate) use outage::Empty;
+pub use outage::Outage;
 
 /// A source of endpoints: Consul, DNS, a file, a test.
 ///
 /// Each item is a full set, not a change; the channel finds out what changed, and keeps the connections of
-/// endpoints that stayed. An error, an empty set or the end of the stream leaves the last set in use, so a
-/// source reports trouble and goes on; it does its own waiting between tries.
+/// endpoints that stayed. An error or the end of the stream leaves the last set in use, so a source reports trouble
+/// and goes on; it does its own waiting between tries. [`outage`](Self::outage) says what an empty set does.
 ///
 /// The stream is polled by a task of the channel's own, with or without traffic, and is dropped when the
 /// channel closes.
@@ -26,6 +34,13 @@ pub trait Discover: Send + Debug + 'static {
 
     /// Starts to look.
     fn resolutions(self: Box<Self>) -> Resolutions;
+
+    /// How far the source is believed that says that endpoints are gone.
+    ///
+    /// Default: an answer without endpoints is not believed, every other one is.
+    fn outage(&self) -> Outage {
+        Outage::keep().guard(1.0)
+    }
 }
 
 /// The answers of a source.
@@ -39,13 +54,23 @@ pub struct Resolution {
     /// The endpoints. One whose address is wrong, or that stands here twice, is reported and left out; the
     /// others are used.
     pub endpoints: Vec<Endpoint>,
+    /// The source's own mark of this answer, for [`ChannelStatus`](crate::ChannelStatus): Consul's index.
+    pub revision: Option<String>,
+    /// Where it is from, if the source has several places: Consul's datacenter. When this changes, the source has
+    /// moved on purpose, and what it left behind is gone at once, whatever the [`Outage`] rules say.
+    pub origin: Option<String>,
+    /// Why there are no endpoints, for errors and status: one sentence, without secrets.
+    pub note: Option<String>,
+    /// How old the answer is: not 0 if it was stored.
+    pub age: Duration,
 }
 
 impl Resolution {
-    /// An answer with these endpoints.
+    /// An answer with these endpoints, made just now.
     pub fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         Self {
             endpoints: endpoints.into_iter().collect(),
+            ..Self::default()
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::error::Error;
 ///
 /// A wrong address is reported where the endpoint is used: by the connector's `connect`, or as one
 /// rejected entry of a discovery answer. Parse an [`Address`] first to learn of it earlier.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     address: Result<Address, InvalidAddress>,
     weight: Option<u32>,

@@ -30,6 +30,10 @@ pub(crate) struct Member {
     pub(crate) endpoint: Endpoint,
     /// `None` while its weight is 0.
     pub(crate) subchannel: Option<Arc<Subchannel>>,
+    /// Whether discovery's last answer lists it.
+    pub(crate) listed: bool,
+    /// When it leaves, if it is not listed.
+    pub(crate) until: Option<Instant>,
 }
 
 /// Why nothing may be picked, when nothing may.
