@@ -38,7 +38,8 @@
 //! - A [`Channel`] goes under any tonic client and takes raw requests ([`Channel::send`]). Clones
 //!   share everything. [`Channel::status`] shows each endpoint, [`Channel::acquire`] keeps a
 //!   sequence of calls on one connection.
-//! - [`Endpoint`]s are given, or found by a [`Discover`] of your own. A [`Balance`] picks among
+//! - [`Endpoint`]s are given, or found: in Consul, or by a [`Discover`] of your own. [`Outage`] says how
+//!   far a source is believed that says that they are gone. A [`Balance`] picks among
 //!   those that are ready; [`Policy`] and [`Picker`] are for rules of your own.
 //! - Each endpoint has a pool of HTTP/2 connections ([`PoolOptions`]), opened by a [`Dial`].
 //! - [`Retry`] says which failed attempts are repeated. The pools' dialling backs off by itself.
@@ -73,8 +74,11 @@
 //!
 //! # Features
 //!
-//! None: there is nothing to turn on or off yet. TLS, discovery through Consul, health checks and
-//! metrics are not in this version.
+//! | feature | default | what |
+//! |---|---|---|
+//! | `consul` | yes | discovery through Consul: `Consul`, `Connector::consul` |
+//!
+//! TLS, health checks and metrics are not in this version.
 
 mod address;
 pub mod balance;
@@ -90,6 +94,8 @@ mod history;
 mod lock;
 mod pool;
 mod retry;
+#[cfg(feature = "consul")]
+mod secret;
 mod task;
 mod time;
 mod transport;
@@ -104,7 +110,9 @@ pub use channel::{
     CallOptions, Channel, ChannelStats, ChannelStatus, EndpointStatus, PinnedChannel, ResponseBody,
 };
 pub use connector::Connector;
-pub use discover::{Discover, Resolution, Resolutions};
+#[cfg(feature = "consul")]
+pub use discover::{Consistency, Consul};
+pub use discover::{Discover, Outage, Resolution, Resolutions};
 pub use endpoint::Endpoint;
 pub use error::{Delivery, Error, Stage};
 pub use history::{Attempt, History};

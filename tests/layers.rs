@@ -42,6 +42,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("task", 0),
     ("time", 0),
     ("lock", 0),
+    ("secret", 0),
 ];
 
 /// Layers that get time and randomness as arguments, and do no IO.

@@ -46,6 +46,18 @@ impl TcpAddress {
         self.port
     }
 
+    /// Whether it is this machine itself: a loopback address, `localhost` or a name below it (RFC 6761).
+    #[cfg(feature = "consul")]
+    pub(crate) fn is_loopback(&self) -> bool {
+        match &self.host {
+            OwnedHost::Name(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                name == "localhost" || name.ends_with(".localhost")
+            }
+            OwnedHost::Ip(ip) => ip.is_loopback(),
+        }
+    }
+
     /// Reads `host:port`, or `host` alone if there is a default port.
     pub(super) fn parse(text: &str, default_port: Option<u16>) -> Result<Self, Fault> {
         reject_foreign_parts(text)?;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::Balance;
+#[cfg(feature = "consul")]
+use crate::discover::Consul;
 use crate::discover::{Discover, Fixed, Resolution};
 use crate::endpoint::Endpoint;
 use crate::pool::PoolOptions;
@@ -56,13 +58,29 @@ pub struct Connector {
 #[derive(Debug)]
 pub(super) enum Source {
     Fixed(Vec<Endpoint>),
+    #[cfg(feature = "consul")]
+    Consul(Box<Consul>),
     Discover(Box<dyn Discover>),
 }
 
 impl Source {
+    /// The same with what was left open taken from the environment.
+    pub(super) fn resolved(self) -> Self {
+        match self {
+            #[cfg(feature = "consul")]
+            Self::Consul(source) => {
+                let environment = crate::discover::consul::Environment::of_process();
+                Self::Consul(Box::new(source.resolved(&environment)))
+            }
+            known => known,
+        }
+    }
+
     pub(super) fn into_discover(self) -> Box<dyn Discover> {
         match self {
             Self::Fixed(endpoints) => Box::new(Fixed(Resolution::new(endpoints))),
+            #[cfg(feature = "consul")]
+            Self::Consul(source) => source,
             Self::Discover(source) => source,
         }
     }
@@ -84,15 +102,21 @@ impl Connector {
         Self::endpoints([Endpoint::unix(path)])
     }
 
-    /// A channel to the target that a text names: one endpoint in any form of [`Endpoint::uri`], or several
-    /// of them with commas between.
+    /// A channel to the target that a text names: one endpoint in any form of [`Endpoint::uri`], several of them with
+    /// commas between, or a service in Consul, `consul://127.0.0.1:8500/payments?tag=v2` (see `Consul::target`).
     pub fn target(target: impl AsRef<str>) -> Self {
-        Self::endpoints(
-            target
-                .as_ref()
-                .split(',')
-                .map(|text| Endpoint::uri(text.trim())),
-        )
+        let target = target.as_ref();
+        #[cfg(feature = "consul")]
+        if crate::discover::consul::is_target(target) {
+            return Self::consul(Consul::target(target));
+        }
+        Self::endpoints(target.split(',').map(|text| Endpoint::uri(text.trim())))
+    }
+
+    /// A channel over the instances of a service in Consul: its name, or a [`Consul`] with more to say.
+    #[cfg(feature = "consul")]
+    pub fn consul(service: impl Into<Consul>) -> Self {
+        Self::new(Source::Consul(Box::new(service.into())))
     }
 
     /// A channel over the endpoints that a source of your own finds.

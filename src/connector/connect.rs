@@ -61,7 +61,15 @@ impl Connector {
     ///
     /// If a setting is wrong, or outside a tokio runtime.
     pub fn connect_lazy(self) -> Result<Channel, Error> {
-        self.validate()?;
+        let connector = Self {
+            source: self.source.resolved(),
+            ..self
+        };
+        connector.validate()?;
+        connector.start()
+    }
+
+    fn start(self) -> Result<Channel, Error> {
         let tasks = Tasks::new()?;
         let context = PoolContext {
             options: self.pool,
@@ -90,8 +98,11 @@ impl Connector {
     }
 
     fn validate(&self) -> Result<(), Error> {
-        if let Source::Fixed(endpoints) = &self.source {
-            self.validate_endpoints(endpoints)?;
+        match &self.source {
+            Source::Fixed(endpoints) => self.validate_endpoints(endpoints)?,
+            #[cfg(feature = "consul")]
+            Source::Consul(consul) => consul.validate()?,
+            Source::Discover(source) => source.outage().validate("outage")?,
         }
         self.validate_retry()?;
         self.pool.validate()?;

@@ -1,0 +1,44 @@
+//! The variables that Consul's own tools read.
+
+use crate::secret::Secret;
+
+use super::token::Token;
+
+/// Looks a variable up. One that is empty is not set.
+pub(crate) struct Environment(Box<dyn Fn(&str) -> Option<String>>);
+
+impl Environment {
+    pub(crate) fn of_process() -> Self {
+        Self(Box::new(|name| std::env::var(name).ok()))
+    }
+
+    pub(super) fn agent(&self) -> Option<String> {
+        self.get("CONSUL_HTTP_ADDR")
+    }
+
+    pub(super) fn token(&self) -> Token {
+        let value = self
+            .get("CONSUL_HTTP_TOKEN")
+            .map(|it| Token::Value(Secret::new(it)));
+        let file = || {
+            self.get("CONSUL_HTTP_TOKEN_FILE")
+                .map(|it| Token::File(it.into()))
+        };
+        value.or_else(file).unwrap_or_default()
+    }
+
+    pub(super) fn namespace(&self) -> Option<String> {
+        self.get("CONSUL_NAMESPACE")
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    #[cfg(test)]
+    pub(super) fn made_of(variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: std::collections::HashMap<_, _> = variables.iter().map(owned).collect();
+        Self(Box::new(move |name| variables.get(name).cloned()))
+    }
+}

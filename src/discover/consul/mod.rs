@@ -1,0 +1,37 @@
+//! Endpoints from a Consul agent.
+//!
+//! | file | role |
+//! |---|---|
+//! | `options` | [`Consul`]: what users set, its checks |
+//! | `target` | the same from a `consul://` text |
+//! | `environment` | what is not set comes from Consul's own variables |
+//! | `datacenters` | the channel's stream: the first datacenter with endpoints |
+//! | `follow` | one channel's part in a watch: one leads, the others listen |
+//! | `registry` | the watches of the process |
+//! | `watch` | the loop: ask, judge, back off, publish |
+//! | `index`, `bucket`, `guard` | its rules: what to wait for, how often, what to ask twice |
+//! | `query`, `token`, `http`, `error` | one query: path, header, connection, what went wrong |
+//! | `wire`, `instance` | an answer: from bytes to instances to endpoints |
+//! | `cache` | the last good answer on disk |
+
+mod bucket;
+mod cache;
+mod datacenters;
+mod environment;
+mod error;
+mod follow;
+mod guard;
+mod http;
+mod index;
+mod instance;
+mod options;
+mod query;
+mod registry;
+mod target;
+mod token;
+mod watch;
+mod wire;
+
+pub(crate) use environment::Environment;
+pub use options::{Consistency, Consul};
+pub(crate) use target::is_target;

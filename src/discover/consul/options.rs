@@ -1,0 +1,387 @@
+//! What users say about a service in Consul.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::discover::fixed::Once;
+use crate::discover::{Discover, Outage, Resolutions};
+use crate::error::Error;
+use crate::secret::Secret;
+
+use super::cache::Cache;
+use super::datacenters::Datacenters;
+use super::environment::Environment;
+use super::guard::Guard;
+use super::instance::Reading;
+use super::query::Query;
+use super::token::{self, Token};
+use super::watch::Terms;
+
+/// A service in [Consul](https://developer.hashicorp.com/consul), as a source of endpoints.
+///
+/// ```no_run
+/// use trunkline::{Connector, Consul};
+///
+/// # async fn connect() -> Result<(), trunkline::Error> {
+/// let channel = Connector::consul("payments").connect().await?;
+/// let channel = Connector::consul(
+///     Consul::service("payments").tag("v2").datacenter("dc1").token_file("/run/secrets/consul"),
+/// )
+/// .connect()
+/// .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The agent is followed with blocking queries: a change is seen milliseconds after Consul knows it, with or without
+/// traffic. All channels of a process that ask for the same, of the same agent, share one watch.
+///
+/// **Which instances get calls.** Those whose checks pass, with the service's weight for it, and those with a warning, with
+/// the weight for that (see [`passing_only`](Self::passing_only)). Critical ones get none. Those in maintenance are listed
+/// with weight 0, so their running calls finish. An instance's metadata becomes its endpoint's, beside `consul.id`,
+/// `consul.node`, `consul.datacenter` and `consul.tags`.
+///
+/// **When Consul has a bad day**, what was found last stays in use: for as long as the agent can't be reached, answers
+/// nonsense or denies access, and by the rules of [`outage`](Self::outage) when it says that most endpoints or all are gone.
+/// Failed queries are repeated with jittered backoff, up to 60 s; with a good connection there is at most one query per
+/// second in the long run.
+///
+/// What is not set here comes from the variables that Consul's own tools read, at the moment of `connect`:
+/// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`. Other variables, those of
+/// proxies too, have no effect.
+///
+/// The setters take any value; the connector's `connect` checks them and names the field. The token is never shown.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Consul {
+    pub(super) query: Query,
+    pub(super) datacenters: Vec<String>,
+    pub(super) agent: Option<String>,
+    pub(super) token: Token,
+    pub(super) plaintext_token: bool,
+    pub(super) reading: Reading,
+    pub(super) wait: Duration,
+    pub(super) max_answer_bytes: usize,
+    pub(super) outage: Outage,
+    pub(super) cache: Option<PathBuf>,
+    pub(super) cache_max_age: Duration,
+    /// What was wrong with the text that it was made from.
+    pub(super) invalid: Option<String>,
+}
+
+/// Which of Consul's servers may answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// The leader, which in rare cases has just been replaced.
+    #[default]
+    Default,
+    /// Any server, also while there is no leader. Usually no more than 50 ms behind, and without limit in bad times. An
+    /// answer from which much is missing is confirmed by the leader before it is used.
+    Stale,
+    /// The leader, after it has asked the others whether it still is: one more round trip.
+    Consistent,
+}
+
+/// Where an agent listens that was not configured.
+const DEFAULT_AGENT: &str = "127.0.0.1:8500";
+const MAX_WAIT: Duration = Duration::from_secs(600);
+const MAX_AGE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+impl Consul {
+    /// The instances of this service.
+    pub fn service(name: impl Into<String>) -> Self {
+        Self {
+            query: Query {
+                service: name.into(),
+                ..Query::default()
+            },
+            datacenters: Vec::new(),
+            agent: None,
+            token: Token::None,
+            plaintext_token: false,
+            reading: Reading::default(),
+            wait: Duration::from_secs(60),
+            max_answer_bytes: 16 * 1024 * 1024,
+            outage: Outage::drain(),
+            cache: None,
+            cache_max_age: Duration::from_secs(24 * 60 * 60),
+            invalid: None,
+        }
+    }
+
+    /// The agent to ask: `host:port`, `http://host:port` or `unix:/path`. Default `CONSUL_HTTP_ADDR`, else
+    /// `127.0.0.1:8500`.
+    pub fn agent(mut self, address: impl Into<String>) -> Self {
+        self.agent = Some(address.into());
+        self
+    }
+
+    /// The ACL token. It is sent in the header `X-Consul-Token` and stands nowhere else. Default `CONSUL_HTTP_TOKEN`,
+    /// else what is in the file that `CONSUL_HTTP_TOKEN_FILE` names, else none.
+    ///
+    /// A token may go over plaintext to this machine and through Unix sockets only; see
+    /// [`allow_plaintext_token`](Self::allow_plaintext_token).
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Token::Value(Secret::new(token.into()));
+        self
+    }
+
+    /// The file that has the ACL token. It is read for each query, so that the token can be replaced.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token = Token::File(path.into());
+        self
+    }
+
+    /// Whether the token may be sent in plaintext to an agent on another machine. Default no: an agent belongs on the
+    /// same machine, and whoever reads the network would have the token.
+    pub fn allow_plaintext_token(mut self, yes: bool) -> Self {
+        self.plaintext_token = yes;
+        self
+    }
+
+    /// A tag that instances must have. Given several times, they must have all of them.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.query.tags.push(tag.into());
+        self
+    }
+
+    /// An expression of Consul's [filter language](https://developer.hashicorp.com/consul/api-docs/features/filtering)
+    /// that instances must fulfil: `Service.Meta.version == "2"`.
+    pub fn filter(mut self, expression: impl Into<String>) -> Self {
+        self.query.filter = Some(expression.into());
+        self
+    }
+
+    /// The datacenter. Default: the agent's own. Given several times, they are an order: the second is used while no
+    /// instance of the first may get calls, and so on.
+    pub fn datacenter(mut self, name: impl Into<String>) -> Self {
+        self.datacenters.push(name.into());
+        self
+    }
+
+    /// The namespace (Consul Enterprise). Default `CONSUL_NAMESPACE`, else the token's.
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.query.namespace = Some(name.into());
+        self
+    }
+
+    /// The node from which distances are counted: the answer is in the order of the round trip time from there.
+    /// `_agent` is the agent's own. It makes the agent's work harder: it can't answer from its stream of changes.
+    pub fn near(mut self, node: impl Into<String>) -> Self {
+        self.query.near = Some(node.into());
+        self
+    }
+
+    /// Whether instances with a warning get no calls. Default no: they get calls by the service's weight for warnings.
+    pub fn passing_only(mut self, yes: bool) -> Self {
+        self.reading.passing_only = yes;
+        self
+    }
+
+    /// Which servers may answer. Default [`Consistency::Default`].
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.query.consistency = consistency;
+        self
+    }
+
+    /// The name of the address to use, where an instance or its node has one of that name: `wan` from another network.
+    pub fn tagged_address(mut self, name: impl Into<String>) -> Self {
+        self.reading.tagged_address = Some(name.into());
+        self
+    }
+
+    /// How long a query waits for a change. Default 60 s; from 1 s to Consul's limit of 10 minutes. A change is seen at
+    /// once whatever this is: it only bounds how long the loss of the servers' state may go unnoticed.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// The largest answer that is read. Default 16 MiB, some ten thousand instances; at least 1 KiB.
+    pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
+        self.max_answer_bytes = bytes;
+        self
+    }
+
+    /// How far an answer is believed that lacks most endpoints or all. Default [`Outage::drain`].
+    pub fn outage(mut self, rules: Outage) -> Self {
+        self.outage = rules;
+        self
+    }
+
+    /// A file for the last good answer. A process that starts while the agent can't be reached begins with it. It is
+    /// replaced as a whole; with several [datacenters](Self::datacenter) there is one for each, with its name appended.
+    /// Default none.
+    pub fn cache(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cache = Some(path.into());
+        self
+    }
+
+    /// How old that file may be. Default one day; more than 0, at most a year.
+    pub fn cache_max_age(mut self, age: Duration) -> Self {
+        self.cache_max_age = age;
+        self
+    }
+
+    /// The same with what was left open taken from the environment.
+    pub(crate) fn resolved(mut self, environment: &Environment) -> Self {
+        if self.agent.is_none() {
+            self.agent = environment.agent();
+        }
+        if self.token == Token::None {
+            self.token = environment.token();
+        }
+        if self.query.namespace.is_none() {
+            self.query.namespace = environment.namespace();
+        }
+        self
+    }
+
+    /// # Errors
+    ///
+    /// A configuration error that names the first bad field.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let bad =
+            |field: &str, problem: &str| Err(Error::config(&format!("consul.{field}"), problem));
+        if let Some(problem) = &self.invalid {
+            return Err(Error::config("target", problem));
+        }
+        let service = &self.query.service;
+        if service.is_empty() {
+            return bad("service", "it is empty; name the service");
+        }
+        if service.contains('/') || service.contains(char::is_control) {
+            return bad("service", "a name has no slash and no control character");
+        }
+        let agent = self.address()?;
+        let local = match agent.as_tcp() {
+            Some(tcp) => tcp.is_loopback(),
+            None => true,
+        };
+        if let Token::Value(token) = &self.token
+            && let Err(problem) = token::header(token.expose())
+        {
+            return bad("token", problem);
+        }
+        if self.token != Token::None && !local && !self.plaintext_token {
+            let problem = "it would go in plaintext to another machine; ask an agent on this one, \
+                or say allow_plaintext_token(true)";
+            return bad("token", problem);
+        }
+        for tag in &self.query.tags {
+            if tag.is_empty() {
+                return bad("tag", "it is empty; leave it out, or name a tag");
+            }
+            if tag.contains('`') && tag.contains(['"', '\\']) {
+                return bad(
+                    "tag",
+                    "a tag with both kinds of quotes can't be asked for; use filter",
+                );
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for name in &self.datacenters {
+            if name.is_empty() || !seen.insert(name) {
+                return bad("datacenter", "each must be named, and only once");
+            }
+        }
+        let texts = [
+            ("namespace", &self.query.namespace),
+            ("near", &self.query.near),
+            ("filter", &self.query.filter),
+            ("tagged_address", &self.reading.tagged_address),
+        ];
+        for (field, text) in texts {
+            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                return bad(field, "it is empty; leave it out, or give it a value");
+            }
+        }
+        if !(Duration::from_secs(1)..=MAX_WAIT).contains(&self.wait) {
+            return bad("wait", "must be from 1 s to 10 minutes");
+        }
+        if self.max_answer_bytes < 1024 {
+            return bad("max_answer_bytes", "must be at least 1024");
+        }
+        if self.cache_max_age.is_zero() || self.cache_max_age > MAX_AGE {
+            return bad("cache_max_age", "must be more than 0 and at most a year");
+        }
+        self.outage.validate("consul.outage")
+    }
+
+    fn address(&self) -> Result<Address, Error> {
+        let text = self.agent.as_deref().unwrap_or(DEFAULT_AGENT);
+        let address = Address::parse(text);
+        address
+            .map_err(|problem| Error::config("consul.agent", problem.to_string()).because(problem))
+    }
+
+    fn terms(&self) -> Result<Vec<Terms>, Error> {
+        self.validate()?;
+        let agent = self.address()?;
+        let several = self.datacenters.len() > 1;
+        let mut datacenters: Vec<_> = self.datacenters.iter().cloned().map(Some).collect();
+        if datacenters.is_empty() {
+            datacenters.push(None);
+        }
+        let terms = datacenters.into_iter().map(|datacenter| {
+            let cache = self.cache.as_ref().map(|path| {
+                let mut path = path.clone().into_os_string();
+                if let Some(name) = datacenter.as_ref().filter(|_| several) {
+                    path.push(".");
+                    path.push(name);
+                }
+                path
+            });
+            let query = Query {
+                datacenter,
+                ..self.query.clone()
+            };
+            Terms {
+                agent: agent.clone(),
+                cache: cache.map(|path| Cache {
+                    path: path.into(),
+                    max_age: self.cache_max_age,
+                    subject: format!("{agent}{}", query.path(None)),
+                }),
+                query,
+                token: self.token.clone(),
+                wait: self.wait,
+                max_answer_bytes: self.max_answer_bytes,
+                guard: Guard::new(self.outage.guard),
+            }
+        });
+        Ok(terms.collect())
+    }
+}
+
+impl<T: Into<String>> From<T> for Consul {
+    fn from(service: T) -> Self {
+        Self::service(service)
+    }
+}
+
+impl Discover for Consul {
+    fn name(&self) -> String {
+        let agent = match self.address() {
+            Ok(address) => address.to_string(),
+            Err(_) => "(invalid agent)".to_owned(),
+        };
+        format!("consul://{agent}/{}", self.query.service)
+    }
+
+    /// Ends after one error if a setting is wrong.
+    fn resolutions(self: Box<Self>) -> Resolutions {
+        let resolved = self.resolved(&Environment::of_process());
+        match resolved.terms() {
+            Ok(terms) => Box::pin(Datacenters::new(terms, resolved.reading)),
+            Err(error) => Box::pin(Once::new(Err(error.into()))),
+        }
+    }
+
+    fn outage(&self) -> Outage {
+        self.outage
+    }
+}

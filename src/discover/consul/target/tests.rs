@@ -1,0 +1,168 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::environment::Environment;
+use super::super::token::Token;
+use super::super::{Consistency, Consul};
+use super::is_target;
+
+/// Its settings as text, to compare.
+fn settings(consul: &Consul) -> String {
+    format!("{consul:?}")
+}
+
+fn problem(text: &str) -> String {
+    Consul::target(text).validate().unwrap_err().to_string()
+}
+
+#[test]
+fn a_target_is_what_the_setters_make() {
+    let cases = [
+        ("consul:///payments", Consul::service("payments")),
+        (
+            "CONSUL://agent:85/a%2Db/",
+            Consul::service("a-b").agent("agent:85"),
+        ),
+        (
+            "consul://agent/payments",
+            Consul::service("payments").agent("agent:8500"),
+        ),
+        (
+            "consul://[::1]/payments",
+            Consul::service("payments").agent("[::1]:8500"),
+        ),
+        (
+            "consul://[::1]:9/payments",
+            Consul::service("payments").agent("[::1]:9"),
+        ),
+        (
+            "consul://127.0.0.1:8500/payments?tag=v2&tag=blue&dc=dc1&dc=dc2&passing=true&near=_agent&stale=true\
+             &filter=Service.Meta.x%20%3D%3D%20%22a%26b%22&ns=team&wait=5m&address=wan",
+            Consul::service("payments")
+                .agent("127.0.0.1:8500")
+                .tag("v2")
+                .tag("blue")
+                .datacenter("dc1")
+                .datacenter("dc2")
+                .passing_only(true)
+                .near("_agent")
+                .consistency(Consistency::Stale)
+                .filter(r#"Service.Meta.x == "a&b""#)
+                .namespace("team")
+                .wait(Duration::from_secs(300))
+                .tagged_address("wan"),
+        ),
+        (
+            "consul:///p?agent=unix:/run/consul.sock&token_file=/run/t&cache=/var/c&consistent",
+            Consul::service("p")
+                .agent("unix:/run/consul.sock")
+                .token_file("/run/t")
+                .cache("/var/c")
+                .consistency(Consistency::Consistent),
+        ),
+    ];
+    for (text, same) in cases {
+        assert!(is_target(text));
+        assert_eq!(settings(&Consul::target(text)), settings(&same), "{text}");
+        Consul::target(text).validate().unwrap();
+    }
+    let with_token = Consul::target("consul://s%65cret@127.0.0.1:8500/payments");
+    assert!(matches!(&with_token.token, Token::Value(token) if token.expose() == "secret"));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let cases = [
+        ("consul://agent:8500", "it names no service"),
+        ("consul://agent:8500/", "consul.service: it is empty"),
+        ("consul:///a/b", "a name has no slash"),
+        ("consul:///p#x", "it has a fragment"),
+        ("consul://user:pw@agent/p", "a colon before the @"),
+        ("consul:///p?passing=maybe", "passing must be true or false"),
+        ("consul:///p?passing&passing", "passing is given twice"),
+        ("consul:///p?stale&consistent", "exclude each other"),
+        (
+            "consul:///p?colour=red",
+            r#"the parameter "colour" is unknown"#,
+        ),
+        (
+            "consul:///p?token=secret",
+            "a token does not belong among the parameters",
+        ),
+        ("consul:///p?tag", "tag has no value"),
+        ("consul:///p?tag=", "consul.tag: it is empty"),
+        ("consul:///p?filter=", "consul.filter: it is empty"),
+        ("consul:///p?wait=5", "wait must be a number with a unit"),
+        ("consul:///p?wait=m", "wait must be a number with a unit"),
+        (
+            "consul:///p?wait=1h",
+            "consul.wait: must be from 1 s to 10 minutes",
+        ),
+        ("consul:///p?dc=a&dc=a", "consul.datacenter: "),
+        ("consul:///p?filter=%ff", "filter is no UTF-8"),
+        ("consul://agent/p?agent=unix:/x", "the agent is given twice"),
+        ("consul:///p?agent=ftp://x", "consul.agent: "),
+        ("consul://host:99999/p", "consul.agent: "),
+        (
+            "consul://secret@10.0.0.1/p",
+            "consul.token: it would go in plaintext",
+        ),
+        (
+            "consul://a%0Ab@127.0.0.1/p",
+            "consul.token: the token has a space, a line break",
+        ),
+    ];
+    for (text, expected) in cases {
+        let problem = problem(text);
+        assert!(problem.contains(expected), "{text}: {problem}");
+        assert!(!problem.contains("secret"), "{problem}");
+    }
+    assert!(!is_target("consul:payments") && !is_target("consulé") && !is_target(""));
+}
+
+#[test]
+fn the_environment_fills_what_is_open() {
+    let environment = Environment::made_of(&[
+        ("CONSUL_HTTP_ADDR", "unix:///run/consul.sock"),
+        ("CONSUL_HTTP_TOKEN", "secret"),
+        ("CONSUL_NAMESPACE", "team"),
+    ]);
+    let open = Consul::service("p").resolved(&environment);
+    assert_eq!(open.agent.as_deref(), Some("unix:///run/consul.sock"));
+    assert!(matches!(&open.token, Token::Value(token) if token.expose() == "secret"));
+    assert_eq!(open.query.namespace.as_deref(), Some("team"));
+    let set = Consul::service("p")
+        .agent("a:1")
+        .token("own")
+        .namespace("mine");
+    assert_eq!(
+        settings(&set.clone().resolved(&environment)),
+        settings(&set)
+    );
+
+    let file = Environment::made_of(&[
+        ("CONSUL_HTTP_TOKEN", ""),
+        ("CONSUL_HTTP_TOKEN_FILE", "/run/t"),
+    ]);
+    assert_eq!(
+        Consul::service("p").resolved(&file).token,
+        Token::File("/run/t".into())
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "(consul://)?[ -~é]{0,60}") {
+        let consul = Consul::target(&text);
+        let _ = consul.validate();
+    }
+
+    #[test]
+    fn no_token_is_shown(secret in "[a-zA-Z0-9]{5,20}XXXXX", rest in "[ -~]{0,30}") {
+        prop_assume!(!rest.contains("XXXXX"));
+        let consul = Consul::target(format!("consul://{secret}@10.0.0.1{rest}"));
+        let told = format!("{consul:?} {:?}", consul.validate());
+        prop_assert!(!told.contains("XXXXX"), "{}", told);
+    }
+}
