@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::address::Address;
+use crate::address::{Address, InvalidAddress};
 use crate::discover::fixed::Once;
 use crate::discover::{Discover, Outage, Resolutions};
 use crate::error::Error;
@@ -58,7 +58,7 @@ use super::watch::Terms;
 pub struct Consul {
     pub(super) query: Query,
     pub(super) datacenters: Vec<String>,
-    pub(super) agent: Option<String>,
+    pub(super) agent: Option<Result<Address, InvalidAddress>>,
     pub(super) token: Token,
     pub(super) plaintext_token: bool,
     pub(super) reading: Reading,
@@ -114,8 +114,9 @@ impl Consul {
 
     /// The agent to ask: `host:port`, `http://host:port` or `unix:/path`. Default `CONSUL_HTTP_ADDR`, else
     /// `127.0.0.1:8500`.
-    pub fn agent(mut self, address: impl Into<String>) -> Self {
-        self.agent = Some(address.into());
+    pub fn agent(mut self, address: impl AsRef<str>) -> Self {
+        // Not kept as text, which might have a password in it.
+        self.agent = Some(Address::parse(address.as_ref()));
         self
     }
 
@@ -229,7 +230,7 @@ impl Consul {
     /// The same with what was left open taken from the environment.
     pub(crate) fn resolved(mut self, environment: &Environment) -> Self {
         if self.agent.is_none() {
-            self.agent = environment.agent();
+            self.agent = environment.agent().map(|text| Address::parse(&text));
         }
         if self.token == Token::None {
             self.token = environment.token();
@@ -312,8 +313,10 @@ impl Consul {
     }
 
     fn address(&self) -> Result<Address, Error> {
-        let text = self.agent.as_deref().unwrap_or(DEFAULT_AGENT);
-        let address = Address::parse(text);
+        let address = match &self.agent {
+            Some(address) => address.clone(),
+            None => Address::parse(DEFAULT_AGENT),
+        };
         address
             .map_err(|problem| Error::config("consul.agent", problem.to_string()).because(problem))
     }
