@@ -10,6 +10,9 @@ use tokio::time::{Instant, sleep, timeout};
 /// How often a condition is looked at.
 const STEP: Duration = Duration::from_millis(1);
 
+/// How often another process is asked for one, which costs both a connection.
+const ASK_STEP: Duration = Duration::from_millis(20);
+
 /// Returns as soon as `condition` holds. Panics with the caller's place when it does not within `limit`.
 ///
 /// Time is the runtime's own: under a paused clock the limit passes as fast as the runtime is idle.
@@ -73,5 +76,32 @@ pub async fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) 
             return false;
         }
         sleep(STEP).await;
+    }
+}
+
+/// The pauses between questions to another process, with a limit:
+///
+/// ```ignore
+/// let asking = Asking::for_at_most(LIMIT);
+/// while !server.says_yes().await {
+///     assert!(asking.again().await, "no yes within {LIMIT:?}");
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Asking {
+    end: Instant,
+}
+
+impl Asking {
+    pub fn for_at_most(limit: Duration) -> Self {
+        Self {
+            end: Instant::now() + limit,
+        }
+    }
+
+    /// Waits for the next question's time. False when the limit is over.
+    pub async fn again(&self) -> bool {
+        sleep(ASK_STEP).await;
+        Instant::now() < self.end
     }
 }
