@@ -4,8 +4,11 @@ use crate::secret::Secret;
 
 use super::token::Token;
 
-/// Looks a variable up. One that is empty is not set.
-pub(crate) struct Environment(Box<dyn Fn(&str) -> Option<String>>);
+/// The environment, of the process or a test.
+pub(crate) struct Environment(Box<Lookup>);
+
+/// The value of a variable.
+type Lookup = dyn Fn(&str) -> Option<String>;
 
 impl Environment {
     pub(crate) fn of_process() -> Self {
@@ -31,6 +34,7 @@ impl Environment {
         self.get("CONSUL_NAMESPACE")
     }
 
+    /// One that is empty is not set.
     fn get(&self, name: &str) -> Option<String> {
         (self.0)(name).filter(|value| !value.is_empty())
     }

@@ -42,9 +42,7 @@ impl Token {
                 let text = read
                     .map_err(|_| named("reading it took too long"))?
                     .map_err(|error| named(&error.to_string()))?;
-                header(text.trim())
-                    .map(Some)
-                    .map_err(|problem| named(problem))
+                header(text.trim()).map(Some).map_err(named)
             }
         }
     }
