@@ -154,6 +154,8 @@ fn pure_layers_touch_nothing() {
     ] {
         assert_eq!(found("src/retry/budget.rs", impure).len(), 1, "{impure}");
         assert_eq!(found("src/deadline.rs", impure).len(), 1, "{impure}");
+        let wire = "src/discover/consul/wire.rs";
+        assert_eq!(found(wire, impure).len(), 1, "{impure}");
         assert_eq!(found("src/transport/mod.rs", impure), [""; 0], "{impure}");
     }
     let pure = "use std::net::IpAddr;\nuse std::time::Duration;\nuse crate::time::Instant;";

@@ -226,3 +226,92 @@ proptest! {
         prop_assert_eq!(found.endpoints.len() + left_out, entries.len());
     }
 }
+
+/// What an answer is made of, for mutations that a JSON reader does not stop at once.
+const WORDS: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "\\",
+    "null",
+    "true",
+    "-1",
+    "0",
+    "1e999",
+    "18446744073709551616",
+    "\"Port\"",
+    "\"Weights\"",
+    "\"Passing\"",
+    "\"Address\"",
+    "\"critical\"",
+    "\"_node_maintenance\"",
+    "\\u0000",
+    "\\ud800",
+    "\u{feff}",
+];
+
+/// An answer after some edits of its bytes: cut, doubled, overwritten, with words in odd places.
+fn edited(body: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut body = body.to_vec();
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(0..=body.len());
+        let to = random.usize(at..=body.len().min(at + 40));
+        match random.u8(0..5) {
+            0 => body.truncate(at),
+            1 => drop(body.drain(at..to)),
+            2 => {
+                let again = body[at..to].to_vec();
+                body.splice(at..at, again).for_each(drop);
+            }
+            3 => body[at..to]
+                .iter_mut()
+                .for_each(|byte| *byte = random.u8(..)),
+            _ => {
+                let word = WORDS[random.usize(0..WORDS.len())].bytes();
+                body.splice(at..to.min(at + 4), word).for_each(drop);
+            }
+        }
+    }
+    body
+}
+
+/// A fuzz of the whole way from bytes to endpoints. `TRUNKLINE_FUZZ_ROUNDS` makes it longer, with other seeds.
+#[test]
+fn edited_answers_are_endpoints_or_are_counted() {
+    let rounds: u64 = match std::env::var("TRUNKLINE_FUZZ_ROUNDS") {
+        Ok(rounds) => rounds.parse().unwrap(),
+        Err(_) => 20_000,
+    };
+    let body = Value::from(vec![entry(), entry(), entry()])
+        .to_string()
+        .into_bytes();
+    let mut read = 0;
+    for seed in 0..rounds {
+        let body = edited(&body, &mut fastrand::Rng::with_seed(seed));
+        let Ok(parsed) = parse(&body) else {
+            continue;
+        };
+        read += 1;
+        let reading = super::super::instance::Reading::default();
+        let found = reading.read(&parsed.instances, parsed.rejected.len());
+        let counts = found.counts;
+        let left_out = counts.critical + counts.warning + counts.unusable;
+        assert_eq!(
+            found.endpoints.len() + left_out,
+            counts.instances,
+            "seed {seed}"
+        );
+        assert!(
+            found.endpoints.iter().all(|it| it.address().is_ok()),
+            "seed {seed}"
+        );
+    }
+    assert!(
+        read > rounds / 50,
+        "only {read} of {rounds} got past the JSON reader"
+    );
+}
