@@ -120,6 +120,8 @@ pub use pool::{PoolOptions, State};
 pub use retry::{Backoff, BudgetLimits, Retry};
 pub use transport::connection::{Http2Options, Keepalive};
 pub use transport::dial::{BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions};
+#[cfg(feature = "tls")]
+pub use transport::tls::{Certificate, DangerousTls, Tls, TlsVersion};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version, request};
 
 use crate::balance::PickRequest;
@@ -69,7 +69,7 @@ impl Head {
         previous_attempts: u32,
     ) -> Result<Request<()>, Error> {
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
+        uri.scheme = Some(subchannel.scheme.clone());
         uri.authority = Some(subchannel.authority.clone());
         uri.path_and_query = Some(self.path.clone());
         let mut request = Request::new(());

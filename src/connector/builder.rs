@@ -14,6 +14,8 @@ use crate::pool::PoolOptions;
 use crate::retry::{BudgetLimits, Retry};
 use crate::transport::connection::{Http2Options, Keepalive};
 use crate::transport::dial::{Dial, TcpOptions};
+#[cfg(feature = "tls")]
+use crate::transport::tls::Tls;
 
 /// Builds a [`Channel`](crate::Channel).
 ///
@@ -49,6 +51,8 @@ pub struct Connector {
     pub(super) keepalive: Keepalive,
     pub(super) tcp: TcpOptions,
     pub(super) dialer: Option<Arc<dyn Dial>>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: bool,
     pub(super) ready_timeout: Duration,
@@ -136,6 +140,8 @@ impl Connector {
             keepalive: Keepalive::off(),
             tcp: TcpOptions::default(),
             dialer: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             timeout: Some(Duration::from_secs(30)),
             wait_for_ready: false,
             ready_timeout: Duration::from_secs(5),
@@ -205,6 +211,14 @@ impl Connector {
     /// [`tcp_options`](Self::tcp_options).
     pub fn dialer(mut self, dialer: impl Dial) -> Self {
         self.dialer = Some(Arc::new(dialer));
+        self
+    }
+
+    /// Encrypts the connections to all endpoints, but for those that have [options of their own](Endpoint::tls). Default:
+    /// only `https://` endpoints are encrypted.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

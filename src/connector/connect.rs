@@ -18,6 +18,7 @@ use crate::pool::{DialGate, PoolContext, State};
 use crate::retry::{Policies, validate_method_name};
 use crate::task::Tasks;
 use crate::transport::dial::SocketDialer;
+use crate::transport::security::TlsSettings;
 
 use super::Connector;
 use super::builder::Source;
@@ -71,6 +72,7 @@ impl Connector {
 
     fn start(self) -> Result<Channel, Error> {
         let tasks = Tasks::new()?;
+        let tls = self.tls_settings(&tasks)?;
         let context = PoolContext {
             options: self.pool,
             http2: self.http2,
@@ -81,6 +83,7 @@ impl Connector {
             tasks: tasks.clone(),
             flips: Arc::new(Notify::new()),
             gate: DialGate::default(),
+            tls,
         };
         Ok(Channel::new(Parts {
             directory: Directory::start(self.source.into_discover(), self.balance, context),
@@ -95,6 +98,32 @@ impl Connector {
                 wait_for_ready: self.wait_for_ready,
             },
         }))
+    }
+
+    /// The TLS options, read and checked.
+    #[cfg(feature = "tls")]
+    fn tls_settings(&self, tasks: &Tasks) -> Result<TlsSettings, Error> {
+        let tls = TlsSettings::new(self.tls.clone());
+        if let Some(own) = &self.tls {
+            own.load()?;
+        }
+        if let Source::Fixed(endpoints) = &self.source {
+            for endpoint in endpoints {
+                let key = endpoint.key()?;
+                tls.validate(&key.address, &key.security, tasks)?;
+            }
+        }
+        Ok(tls)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "as its other form"
+    )]
+    fn tls_settings(&self, _: &Tasks) -> Result<TlsSettings, Error> {
+        Ok(TlsSettings::default())
     }
 
     fn validate(&self) -> Result<(), Error> {

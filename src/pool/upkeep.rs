@@ -21,7 +21,7 @@ impl Pool {
         for made in idle.removed {
             made.connection.retire();
         }
-        for pooled in self.open.load().iter().filter(|it| it.has_expired(now)) {
+        for pooled in self.open.load().iter().filter(|it| self.is_over(it, now)) {
             // Makes room for its replacement; it serves calls until that is there.
             pooled.detach();
         }

@@ -212,6 +212,15 @@ fn end_of(error: &h2::Error) -> End {
     }
     End::Lost(match error.reason() {
         Some(reason) => format!("protocol error on the connection ({})", reason_name(reason)),
-        None => format!("connection lost: {error}"),
+        None => format!("connection lost: {}", io_problem(error)),
     })
+}
+
+/// What the stream below said. A server that refuses a client certificate says so only now, with TLS 1.3.
+fn io_problem(error: &h2::Error) -> String {
+    #[cfg(feature = "tls")]
+    if let Some(problem) = error.get_io().and_then(crate::transport::tls::problem) {
+        return problem;
+    }
+    error.to_string()
 }

@@ -1,0 +1,223 @@
+//! Whether an endpoint's connections are encrypted, and by which rules.
+
+use std::sync::Arc;
+#[cfg(feature = "tls")]
+use std::sync::{Mutex, Weak};
+
+use http::uri::Scheme;
+
+use crate::address::Address;
+use crate::error::Error;
+#[cfg(feature = "tls")]
+use crate::lock::lock;
+use crate::task::Tasks;
+use crate::transport::dial::BoxIo;
+#[cfg(feature = "tls")]
+use crate::transport::tls::{Certificate, Tls, TlsContext};
+
+/// How the streams to one endpoint are secured.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Security {
+    #[default]
+    Plaintext,
+    #[cfg(feature = "tls")]
+    Tls(Arc<TlsContext>, rustls::pki_types::ServerName<'static>),
+    /// It can't be: what is wrong. There is no plaintext in place of it.
+    #[cfg(feature = "tls")]
+    Broken(Arc<str>),
+}
+
+/// A stream that HTTP/2 can be spoken on.
+pub(crate) struct Secured {
+    pub(crate) io: BoxIo,
+    pub(crate) identity: PeerIdentity,
+}
+
+/// Whom it leads to, and since which configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PeerIdentity {
+    #[cfg(feature = "tls")]
+    pub(crate) certificate: Option<Arc<Certificate>>,
+    #[cfg(feature = "tls")]
+    generation: u64,
+}
+
+impl Security {
+    /// Secures a stream that was just opened. The caller limits the time.
+    ///
+    /// # Errors
+    ///
+    /// If the peer is not who it should be, or can't be talked to in that way.
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(clippy::unused_async, reason = "as its other form")
+    )]
+    pub(crate) async fn secure(&self, io: BoxIo) -> Result<Secured, Error> {
+        match self {
+            Self::Plaintext => Ok(Secured {
+                io,
+                identity: PeerIdentity::default(),
+            }),
+            #[cfg(feature = "tls")]
+            Self::Tls(context, name) => {
+                let encrypted = context.encrypt(io, name.clone()).await?;
+                Ok(Secured {
+                    io: encrypted.io,
+                    identity: PeerIdentity {
+                        certificate: encrypted.peer.map(Arc::new),
+                        generation: encrypted.generation,
+                    },
+                })
+            }
+            #[cfg(feature = "tls")]
+            Self::Broken(problem) => {
+                let kind = crate::error::Kind::Connect;
+                let error = Error::new(kind, tonic::Code::Unavailable, problem.to_string());
+                Err(error.in_stage(crate::error::Stage::Handshake))
+            }
+        }
+    }
+
+    /// Adds what may be wrong when HTTP/2 does not begin.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match self {
+            Self::Plaintext => {
+                let message = format!("{} (is it a plaintext HTTP/2 server?)", error.message());
+                error.with_message(message)
+            }
+            #[cfg(feature = "tls")]
+            _ => error,
+        }
+    }
+
+    /// The `:scheme` of requests.
+    pub(crate) fn scheme(&self) -> Scheme {
+        match self {
+            Self::Plaintext => Scheme::HTTP,
+            #[cfg(feature = "tls")]
+            _ => Scheme::HTTPS,
+        }
+    }
+
+    /// Whether certificates have changed since that connection was made.
+    pub(crate) fn is_newer_than(&self, identity: &PeerIdentity) -> bool {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(context, _) = self {
+            return context.generation() > identity.generation;
+        }
+        let _ = identity;
+        false
+    }
+
+    /// This side's own certificate.
+    #[cfg(feature = "tls")]
+    pub(crate) fn identity(&self) -> Option<Certificate> {
+        match self {
+            Self::Tls(context, _) => context.identity(),
+            _ => None,
+        }
+    }
+
+    /// Why certificates that have changed are not in use.
+    pub(crate) fn trouble(&self) -> Option<Arc<str>> {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(context, _) = self {
+            return context.trouble();
+        }
+        None
+    }
+}
+
+/// What an endpoint asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Wanted {
+    /// What the channel has.
+    #[default]
+    Any,
+    /// TLS, with the channel's options if it has some (`https://`).
+    #[cfg(feature = "tls")]
+    Encrypted,
+    /// TLS with options of its own.
+    #[cfg(feature = "tls")]
+    Own(Tls),
+}
+
+/// The channel's TLS options, and what was made of all options so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsSettings {
+    #[cfg(feature = "tls")]
+    default: Option<Tls>,
+    /// One for equal options, as long as an endpoint uses it.
+    #[cfg(feature = "tls")]
+    contexts: Arc<Mutex<Vec<Weak<TlsContext>>>>,
+}
+
+impl TlsSettings {
+    #[cfg(feature = "tls")]
+    pub(crate) fn new(default: Option<Tls>) -> Self {
+        Self {
+            default,
+            contexts: Arc::default(),
+        }
+    }
+
+    /// How the streams to this endpoint are secured.
+    pub(crate) fn security(&self, address: &Address, wanted: &Wanted, tasks: &Tasks) -> Security {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.options(wanted) {
+            return match self.context(&tls, tasks).and_then(|context| {
+                let name = context.server_name(address)?;
+                Ok(Security::Tls(context, name))
+            }) {
+                Ok(security) => security,
+                Err(error) => Security::Broken(error.to_string().into()),
+            };
+        }
+        let _ = (address, wanted, tasks);
+        Security::Plaintext
+    }
+
+    /// Reads and checks what the endpoint asks for.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the field.
+    #[cfg(feature = "tls")]
+    pub(crate) fn validate(
+        &self,
+        address: &Address,
+        wanted: &Wanted,
+        tasks: &Tasks,
+    ) -> Result<(), Error> {
+        match self.options(wanted) {
+            Some(tls) => self.context(&tls, tasks)?.server_name(address).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn options(&self, wanted: &Wanted) -> Option<Tls> {
+        match wanted {
+            Wanted::Any => self.default.clone(),
+            Wanted::Encrypted => Some(self.default.clone().unwrap_or_default()),
+            Wanted::Own(tls) => Some(tls.clone()),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn context(&self, tls: &Tls, tasks: &Tasks) -> Result<Arc<TlsContext>, Error> {
+        let mut contexts = lock(&self.contexts);
+        contexts.retain(|it| it.strong_count() > 0);
+        if let Some(found) = contexts
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|it| it.is_of(tls))
+        {
+            return Ok(found);
+        }
+        let context = TlsContext::new(tls)?;
+        tasks.spawn(TlsContext::follow_files(Arc::downgrade(&context)));
+        contexts.push(Arc::downgrade(&context));
+        Ok(context)
+    }
+}

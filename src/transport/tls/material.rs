@@ -1,0 +1,199 @@
+//! All that the options name, read and checked.
+
+use std::sync::Arc;
+
+use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{KeyLogFile, RootCertStore};
+
+use crate::error::Error;
+
+use super::certificate::Certificate;
+use super::options::{Options, Tls};
+use super::provider::{self, KNOWS_P521};
+use super::verifier::Verifier;
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Material {
+    pub(super) config: Arc<ClientConfig>,
+    /// This side's chain, its own certificate first.
+    pub(super) identity: Vec<Certificate>,
+}
+
+impl Material {
+    /// # Errors
+    ///
+    /// A configuration error that names the field, and the file.
+    pub(super) fn read(tls: &Tls) -> Result<Self, Error> {
+        tls.validate()?;
+        let options = &tls.options;
+        let (provider, versions) = provider::chosen(options)?;
+        let usual = if options.pinned.is_empty() {
+            let roots = Arc::new(roots(options)?);
+            let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
+            let builder = builder.with_crls(revocations(options)?);
+            Some(
+                builder
+                    .build()
+                    .map_err(|error| Error::config("tls", error))?,
+            )
+        } else {
+            None
+        };
+        let verifier = Arc::new(Verifier {
+            usual,
+            provider: Arc::clone(&provider),
+            pinned: options.pinned.clone(),
+            allowed_sans: options.allowed_sans.clone(),
+            any_name: options.any_name,
+        });
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&versions)
+            .map_err(|error| Error::config("tls", error))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let (mut config, identity) = match identity(options)? {
+            None => (builder.with_no_client_auth(), Vec::new()),
+            Some((chain, key)) => {
+                let read = chain.iter().map(|der| Certificate::from_der(der)).collect();
+                let read: Option<Vec<_>> = read;
+                let read =
+                    read.ok_or_else(|| bad_identity("a certificate of the chain can't be read"))?;
+                check_validity(&read)?;
+                let config = builder.with_client_auth_cert(chain, key);
+                (
+                    config.map_err(|error| bad_identity(&key_problem(&error)))?,
+                    read,
+                )
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        if !options.resumption {
+            config.resumption = Resumption::disabled();
+        }
+        if options.key_log {
+            config.key_log = Arc::new(KeyLogFile::new());
+        }
+        Ok(Self {
+            config: Arc::new(config),
+            identity,
+        })
+    }
+}
+
+fn roots(options: &Options) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for pem in &options.authorities {
+        let bad = |problem: String| Error::config("tls.ca", problem);
+        for certificate in pem.certificates().map_err(bad)? {
+            roots
+                .add(certificate)
+                .map_err(|error| bad(format!("{pem:?}: {error}")))?;
+        }
+    }
+    let none = options.authorities.is_empty() && !options.native_roots && !options.webpki_roots;
+    add_native(
+        &mut roots,
+        options.native_roots || (none && cfg!(feature = "native-roots")),
+    )?;
+    add_mozillas(
+        &mut roots,
+        options.webpki_roots || (none && !cfg!(feature = "native-roots")),
+    );
+    if roots.is_empty() {
+        let problem = "there is no root to trust; name one with ca_file, pin a certificate, or turn on the feature \
+                       native-roots or webpki-roots";
+        return Err(Error::config("tls.ca", problem));
+    }
+    Ok(roots)
+}
+
+#[cfg(feature = "native-roots")]
+fn add_native(roots: &mut RootCertStore, wanted: bool) -> Result<(), Error> {
+    if !wanted {
+        return Ok(());
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    match (added, found.errors.first()) {
+        (0, Some(error)) => Err(Error::config("tls.native_roots", error)),
+        (0, None) => Err(Error::config(
+            "tls.native_roots",
+            "the system has none; install ca-certificates",
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(feature = "native-roots"))]
+#[allow(clippy::unnecessary_wraps, reason = "as its other form")]
+fn add_native(_: &mut RootCertStore, _: bool) -> Result<(), Error> {
+    Ok(())
+}
+
+#[cfg(feature = "webpki-roots")]
+fn add_mozillas(roots: &mut RootCertStore, wanted: bool) {
+    if wanted {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+}
+
+#[cfg(not(feature = "webpki-roots"))]
+fn add_mozillas(_: &mut RootCertStore, _: bool) {}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn identity(options: &Options) -> Result<Option<Identity>, Error> {
+    let Some((chain, key)) = &options.identity else {
+        return Ok(None);
+    };
+    let chain = chain
+        .certificates()
+        .map_err(|problem| bad_identity(&problem))?;
+    let key = key.key().map_err(|problem| bad_identity(&problem))?;
+    Ok(Some((chain, key)))
+}
+
+fn check_validity(chain: &[Certificate]) -> Result<(), Error> {
+    match chain.iter().find(|it| it.is_over()) {
+        Some(it) => {
+            let problem = format!(
+                "the certificate of {} has expired ({} days left)",
+                it.subject,
+                it.days_left()
+            );
+            Err(bad_identity(&problem))
+        }
+        None => Ok(()),
+    }
+}
+
+fn revocations(
+    options: &Options,
+) -> Result<Vec<rustls::pki_types::CertificateRevocationListDer<'static>>, Error> {
+    let mut all = Vec::new();
+    for pem in &options.revocations {
+        all.extend(
+            pem.revocations()
+                .map_err(|problem| Error::config("tls.crl", problem))?,
+        );
+    }
+    Ok(all)
+}
+
+fn bad_identity(problem: &str) -> Error {
+    Error::config("tls.identity", problem)
+}
+
+fn key_problem(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            "the key does not belong to the certificate".to_owned()
+        }
+        other if !KNOWS_P521 => {
+            format!("the key can't be used: {other} (a P-521 key needs the feature aws-lc-rs)")
+        }
+        other => format!("the key can't be used: {other}"),
+    }
+}

@@ -1,0 +1,30 @@
+//! TLS on top of a dialled stream, with rustls.
+//!
+//! | file | role |
+//! |---|---|
+//! | `options` | [`Tls`]: what users set |
+//! | `pem` | certificates, keys and revocation lists, from bytes or files |
+//! | `material` | all that was read, checked |
+//! | `provider` | the cryptography, and the versions and suites of it that are used |
+//! | `verifier` | which certificates of servers are accepted |
+//! | `context` | what an endpoint's dials share: the current configuration |
+//! | `handshake` | one handshake |
+//! | `reload` | files that change |
+//! | `certificate` | what a certificate says |
+//! | `error` | what went wrong, in words |
+
+mod certificate;
+mod context;
+mod error;
+mod handshake;
+mod material;
+mod options;
+mod pem;
+mod provider;
+mod reload;
+mod verifier;
+
+pub use certificate::Certificate;
+pub(crate) use context::TlsContext;
+pub(crate) use error::problem;
+pub use options::{DangerousTls, Tls, TlsVersion};
