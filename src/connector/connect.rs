@@ -19,6 +19,8 @@ use crate::retry::{Policies, validate_method_name};
 use crate::task::Tasks;
 use crate::transport::dial::SocketDialer;
 use crate::transport::security::TlsSettings;
+#[cfg(feature = "tls")]
+use crate::transport::tls::Protocol;
 
 use super::Connector;
 use super::builder::Source;
@@ -105,7 +107,7 @@ impl Connector {
     fn tls_settings(&self, tasks: &Tasks) -> Result<TlsSettings, Error> {
         let tls = TlsSettings::new(self.tls.clone());
         if let Some(own) = &self.tls {
-            own.load()?;
+            own.load(Protocol::Http2)?;
         }
         if let Source::Fixed(endpoints) = &self.source {
             for endpoint in endpoints {

@@ -13,7 +13,7 @@ use crate::lock::lock;
 use crate::task::Tasks;
 use crate::transport::dial::BoxIo;
 #[cfg(feature = "tls")]
-use crate::transport::tls::{Certificate, Tls, TlsContext};
+use crate::transport::tls::{Certificate, Protocol, Tls, TlsContext};
 
 /// How the streams to one endpoint are secured.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,31 @@ pub(crate) struct PeerIdentity {
 }
 
 impl Security {
+    /// That of connections to a Consul agent.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the field.
+    #[cfg(all(feature = "tls", feature = "consul"))]
+    pub(crate) fn of_agent(tls: &Tls, agent: &Address) -> Result<Self, Error> {
+        let context = TlsContext::new(tls, Protocol::Http1)?;
+        let name = context.server_name(agent)?;
+        Ok(Self::Tls(context, name))
+    }
+
+    /// Takes over files that have changed, for connections whose settings nobody looks after between them.
+    #[cfg(feature = "consul")]
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(clippy::unused_async, reason = "as its other form")
+    )]
+    pub(crate) async fn refresh(&self) {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(context, _) = self {
+            context.refresh().await;
+        }
+    }
+
     /// Secures a stream that was just opened. The caller limits the time.
     ///
     /// # Errors
@@ -215,7 +240,7 @@ impl TlsSettings {
         {
             return Ok(found);
         }
-        let context = TlsContext::new(tls)?;
+        let context = TlsContext::new(tls, Protocol::Http2)?;
         tasks.spawn(TlsContext::follow_files(Arc::downgrade(&context)));
         contexts.push(Arc::downgrade(&context));
         Ok(context)

@@ -12,6 +12,8 @@ use crate::transport::dial::DialError;
 pub(super) enum QueryError {
     Token(String),
     Dial(DialError),
+    /// By TLS.
+    Refused(String),
     Timeout {
         what: &'static str,
         limit: Duration,
@@ -57,6 +59,7 @@ impl fmt::Display for QueryError {
             Self::Dial(error) => {
                 write!(f, "the agent can't be reached: {}", error.io_error())
             }
+            Self::Refused(problem) => write!(f, "the agent can't be talked to: {problem}"),
             Self::Timeout { what, limit } => write!(f, "{what} took longer than {limit:?}"),
             Self::Exchange(error) => {
                 write!(f, "the connection to the agent failed: {error}")?;

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::address::Address;
 use crate::transport::dial::{BoxIo, Dial as _, SocketDialer};
+use crate::transport::security::Security;
 
 use super::error::QueryError;
 
@@ -43,10 +44,15 @@ impl AgentConnection {
     /// # Cancel safety
     ///
     /// Dropping the future closes the socket.
-    pub(super) async fn open(agent: &Address) -> Result<Self, QueryError> {
+    pub(super) async fn open(agent: &Address, security: &Security) -> Result<Self, QueryError> {
+        security.refresh().await;
         let dialer = SocketDialer::new();
         let io = limited("connecting to the agent", CONNECT_LIMIT, dialer.dial(agent)).await?;
         let io = io.map_err(QueryError::Dial)?;
+        let secured = limited("the TLS handshake", CONNECT_LIMIT, security.secure(io)).await?;
+        let io = secured
+            .map_err(|error| QueryError::Refused(error.to_string()))?
+            .io;
         let handshake = http1::handshake(TokioIo::new(io)).await;
         let (sender, driver) = handshake.map_err(QueryError::Exchange)?;
         Ok(Self {

@@ -9,6 +9,10 @@ use crate::discover::fixed::Once;
 use crate::discover::{Discover, Outage, Resolutions};
 use crate::error::Error;
 use crate::secret::Secret;
+#[cfg(feature = "tls")]
+use crate::transport::security::Security;
+#[cfg(feature = "tls")]
+use crate::transport::tls::Tls;
 
 use super::cache::Cache;
 use super::datacenters::Datacenters;
@@ -59,6 +63,8 @@ pub struct Consul {
     pub(super) query: Query,
     pub(super) datacenters: Vec<String>,
     pub(super) agent: Option<Result<Address, InvalidAddress>>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
     pub(super) token: Token,
     pub(super) plaintext_token: bool,
     pub(super) reading: Reading,
@@ -100,6 +106,8 @@ impl Consul {
             },
             datacenters: Vec::new(),
             agent: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             token: Token::None,
             plaintext_token: false,
             reading: Reading::default(),
@@ -112,11 +120,27 @@ impl Consul {
         }
     }
 
-    /// The agent to ask: `host:port`, `http://host:port` or `unix:/path`. Default `CONSUL_HTTP_ADDR`, else
-    /// `127.0.0.1:8500`.
+    /// The agent to ask: `host:port`, `http://host:port`, `https://host:port` or `unix:/path`. Default
+    /// `CONSUL_HTTP_ADDR`, else `127.0.0.1:8500`.
+    ///
+    /// `https` is [`tls`](Self::tls) with its defaults, unless that is set.
     pub fn agent(mut self, address: impl AsRef<str>) -> Self {
+        #[cfg(feature = "tls")]
+        if let Some(address) = Address::parse_https(address.as_ref()) {
+            self.agent = Some(address);
+            self.tls.get_or_insert_default();
+            return self;
+        }
         // Not kept as text, which might have a password in it.
         self.agent = Some(Address::parse(address.as_ref()));
+        self
+    }
+
+    /// Talks to the agent over TLS, with these options. Default: no TLS, unless the agent's address is `https`. It says
+    /// nothing about the connections to the service's instances: `Connector::tls` does.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -230,7 +254,10 @@ impl Consul {
     /// The same with what was left open taken from the environment.
     pub(crate) fn resolved(mut self, environment: &Environment) -> Self {
         if self.agent.is_none() {
-            self.agent = environment.agent().map(|text| Address::parse(&text));
+            self = match environment.agent() {
+                Some(address) => self.agent(address),
+                None => self,
+            };
         }
         if self.token == Token::None {
             self.token = environment.token();
@@ -258,9 +285,15 @@ impl Consul {
             return bad("service", "a name has no slash and no control character");
         }
         let agent = self.address()?;
-        let local = match agent.as_tcp() {
-            Some(tcp) => tcp.is_loopback(),
-            None => true,
+        let local = agent.as_tcp().is_none_or(|tcp| tcp.is_loopback());
+        #[cfg(feature = "tls")]
+        let local = match &self.tls {
+            Some(tls) => {
+                Security::of_agent(tls, &agent)
+                    .map_err(|error| Error::config("consul", error.message()))?;
+                true
+            }
+            None => local,
         };
         if let Token::Value(token) = &self.token
             && let Err(problem) = token::header(token.expose())
@@ -351,6 +384,8 @@ impl Consul {
                 }),
                 query,
                 token: self.token.clone(),
+                #[cfg(feature = "tls")]
+                tls: self.tls.clone(),
                 wait: self.wait,
                 max_answer_bytes: self.max_answer_bytes,
                 guard: Guard::new(self.outage.guard),

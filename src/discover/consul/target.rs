@@ -29,9 +29,10 @@ impl Consul {
     /// | `wait` (`90s`, `5m`) | [`wait`](Self::wait) |
     /// | `address` | [`tagged_address`](Self::tagged_address) |
     /// | `agent` (`unix:/run/consul.sock`) | [`agent`](Self::agent), in place of host and port |
+    /// | `tls` | `tls` with its defaults |
     /// | `token_file`, `cache` | [`token_file`](Self::token_file), [`cache`](Self::cache) |
     ///
-    /// `passing`, `stale` and `consistent` stand alone or have the value `true` or `false`. A mistake is reported by the
+    /// `passing`, `stale`, `consistent` and `tls` stand alone or have the value `true` or `false`. A mistake is reported by the
     /// connector's `connect`.
     ///
     /// ```
@@ -103,7 +104,7 @@ fn parse(text: &str) -> Result<Consul, Problem> {
 }
 
 fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Problem> {
-    if let "passing" | "stale" | "consistent" = name {
+    if let "passing" | "stale" | "consistent" | "tls" = name {
         let yes = match value.as_deref() {
             None | Some("" | "true" | "1") => true,
             Some("false" | "0") => false,
@@ -112,6 +113,10 @@ fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Pr
         return Ok(match (name, yes) {
             ("passing", yes) => consul.passing_only(yes),
             ("stale", true) => consul.consistency(Consistency::Stale),
+            #[cfg(feature = "tls")]
+            ("tls", true) => consul.tls(crate::transport::tls::Tls::new()),
+            #[cfg(not(feature = "tls"))]
+            ("tls", true) => return Err("tls needs the feature tls of this crate".to_owned()),
             ("consistent", true) => consul.consistency(Consistency::Consistent),
             _ => consul,
         });
@@ -135,7 +140,7 @@ fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Pr
                 .to_owned(),
         ),
         (false, _) => Err(format!(
-            "the parameter {:?} is unknown; there are tag, dc, passing, near, filter, ns, stale, consistent, wait, \
+            "the parameter {:?} is unknown; there are tag, dc, passing, near, filter, ns, stale, consistent, tls, wait, \
              address, agent, token_file and cache",
             name.chars().take(20).collect::<String>()
         )),

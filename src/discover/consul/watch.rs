@@ -12,6 +12,9 @@ use tokio::time::{sleep, sleep_until};
 use crate::address::Address;
 use crate::retry::Backoff;
 use crate::time::Instant;
+use crate::transport::security::Security;
+#[cfg(feature = "tls")]
+use crate::transport::tls::Tls;
 
 use super::Consistency;
 use super::bucket::Bucket;
@@ -31,6 +34,8 @@ pub(super) struct Terms {
     pub(super) agent: Address,
     pub(super) query: Query,
     pub(super) token: Token,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
     pub(super) wait: Duration,
     pub(super) max_answer_bytes: usize,
     pub(super) guard: Guard,
@@ -41,6 +46,7 @@ pub(super) struct Terms {
 #[derive(Debug)]
 pub(super) struct Watch {
     terms: Terms,
+    security: Security,
     news: watch::Sender<News>,
     progress: Mutex<Progress>,
 }
@@ -100,9 +106,21 @@ const DENIED: Backoff = Backoff::calls()
 
 static TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
+impl Terms {
+    fn security(&self) -> Security {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Security::of_agent(tls, &self.agent)
+                .unwrap_or_else(|error| Security::Broken(error.to_string().into()));
+        }
+        Security::Plaintext
+    }
+}
+
 impl Watch {
     pub(super) fn new(terms: Terms) -> Self {
         Self {
+            security: terms.security(),
             terms,
             news: watch::Sender::new(News::default()),
             progress: Mutex::new(Progress {
@@ -269,7 +287,7 @@ impl Watch {
 
         let mut open = match connection.take() {
             Some(open) => open,
-            None => AgentConnection::open(&self.terms.agent).await?,
+            None => AgentConnection::open(&self.terms.agent, &self.security).await?,
         };
         let reply = open
             .get(request, patience, self.terms.max_answer_bytes)

@@ -11,16 +11,21 @@ use crate::error::Error;
 use crate::lock::lock;
 
 use super::Certificate;
+use super::handshake::Protocol;
 use super::material::Material;
 use super::options::Tls;
+use super::reload::Contents;
 
 /// The current configuration, and what is known of the next.
 #[derive(Debug)]
 pub(crate) struct TlsContext {
     pub(super) tls: Tls,
+    pub(super) protocol: Protocol,
     pub(super) current: ArcSwap<Material>,
     /// Grows with each new configuration: connections of an older one are to be replaced.
     generation: AtomicU64,
+    /// What was in the files at the last look.
+    pub(super) seen: Mutex<Contents>,
     /// Why changed files are not in use.
     pub(super) trouble: Mutex<Option<Arc<str>>>,
 }
@@ -31,8 +36,10 @@ impl TlsContext {
     /// # Errors
     ///
     /// A configuration error that names the field.
-    pub(crate) fn new(tls: &Tls) -> Result<Arc<Self>, Error> {
-        let material = tls.load()?;
+    pub(crate) fn new(tls: &Tls, protocol: Protocol) -> Result<Arc<Self>, Error> {
+        // Before they are read: a change in between is one to come.
+        let seen = tls.files().map(|path| std::fs::read(path).ok()).collect();
+        let material = tls.load(protocol)?;
         if tls.options.any_name {
             tracing::warn!(
                 "TLS does not check host names: anybody with a certificate of a trusted root can pose as the server"
@@ -43,8 +50,10 @@ impl TlsContext {
         }
         let context = Self {
             tls: tls.clone(),
+            protocol,
             current: ArcSwap::from_pointee(material),
             generation: AtomicU64::new(1),
+            seen: Mutex::new(seen),
             trouble: Mutex::default(),
         };
         context.warn_of_expiry();

@@ -13,6 +13,26 @@ use super::certificate::Certificate;
 use super::context::TlsContext;
 use super::error::{NO_H2, sentence};
 
+/// What is spoken inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// The server must agree to it by ALPN (RFC 9113, section 3.2).
+    Http2,
+    /// For Consul's agents, some of which know no ALPN.
+    #[cfg(feature = "consul")]
+    Http1,
+}
+
+impl Protocol {
+    pub(super) fn alpn(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Http2 => vec![b"h2".to_vec()],
+            #[cfg(feature = "consul")]
+            Self::Http1 => Vec::new(),
+        }
+    }
+}
+
 /// An encrypted stream, and whom it leads to.
 pub(crate) struct Encrypted {
     pub(crate) io: BoxIo,
@@ -42,7 +62,7 @@ impl TlsContext {
         let connected = TlsConnector::from(config).connect(name, io).await;
         let stream = connected.map_err(|error| refused(&sentence(&error)).because(error))?;
         let (_, session) = stream.get_ref();
-        if session.alpn_protocol() != Some(b"h2") {
+        if self.protocol == Protocol::Http2 && session.alpn_protocol() != Some(b"h2") {
             return Err(refused(NO_H2));
         }
         let peer = session

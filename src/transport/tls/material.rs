@@ -9,6 +9,7 @@ use rustls::{KeyLogFile, RootCertStore};
 use crate::error::Error;
 
 use super::certificate::Certificate;
+use super::handshake::Protocol;
 use super::options::{Options, Tls};
 use super::provider::{self, KNOWS_P521};
 use super::verifier::Verifier;
@@ -25,7 +26,7 @@ impl Material {
     /// # Errors
     ///
     /// A configuration error that names the field, and the file.
-    pub(super) fn read(tls: &Tls) -> Result<Self, Error> {
+    pub(super) fn read(tls: &Tls, protocol: Protocol) -> Result<Self, Error> {
         tls.validate()?;
         let options = &tls.options;
         let (provider, versions) = provider::chosen(options)?;
@@ -68,7 +69,7 @@ impl Material {
                 )
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = protocol.alpn();
         if !options.resumption {
             config.resumption = Resumption::disabled();
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+use super::handshake::Protocol;
 use super::material::Material;
 use super::pem::Pem;
 use super::provider;
@@ -229,8 +230,8 @@ impl Tls {
     /// # Errors
     ///
     /// A configuration error that names the first bad field.
-    pub(crate) fn load(&self) -> Result<Material, Error> {
-        Material::read(self)
+    pub(crate) fn load(&self, protocol: Protocol) -> Result<Material, Error> {
+        Material::read(self, protocol)
     }
 
     pub(crate) fn needs_no_name(&self) -> bool {
