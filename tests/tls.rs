@@ -1,0 +1,17 @@
+//! TLS: what works, who is refused and with which words, and certificates that are replaced under load.
+#![cfg(feature = "tls")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "here a task belongs to its test, whose leak check sees it"
+)]
+
+mod client;
+mod support;
+#[path = "tls/mod.rs"]
+mod tls;
+
+#[path = "tls/connected.rs"]
+mod connected;
+#[path = "tls/works.rs"]
+mod works;
