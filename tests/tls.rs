@@ -13,5 +13,9 @@ mod tls;
 
 #[path = "tls/connected.rs"]
 mod connected;
+#[path = "tls/refused_certificates.rs"]
+mod refused_certificates;
+#[path = "tls/refused_peers.rs"]
+mod refused_peers;
 #[path = "tls/works.rs"]
 mod works;

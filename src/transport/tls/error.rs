@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 
-use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerIncompatible};
+use rustls::{
+    AlertDescription, CertificateError, Error as TlsError, InvalidMessage, PeerIncompatible,
+};
 
 use super::provider::KNOWS_P521;
 
@@ -55,9 +57,7 @@ fn tls_sentence(error: &TlsError) -> String {
                 certificate_problem(problem)
             )
         }
-        TlsError::InvalidMessage(_) => {
-            "the server does not speak TLS; use http:// if it takes plaintext".to_owned()
-        }
+        TlsError::InvalidMessage(problem) => message_problem(problem),
         TlsError::NoApplicationProtocol
         | TlsError::AlertReceived(AlertDescription::NoApplicationProtocol) => NO_H2.to_owned(),
         TlsError::AlertReceived(alert) => format!("the server refuses: {}", alert_problem(*alert)),
@@ -70,6 +70,25 @@ fn tls_sentence(error: &TlsError) -> String {
 }
 
 pub(super) const NO_H2: &str = "the server does not offer HTTP/2 (ALPN h2)";
+
+/// What is not even the head of a record comes from a server of another kind; the rest is TLS gone wrong.
+fn message_problem(problem: &InvalidMessage) -> String {
+    match problem {
+        InvalidMessage::InvalidContentType
+        | InvalidMessage::UnknownProtocolVersion
+        | InvalidMessage::InvalidEmptyPayload
+        | InvalidMessage::MessageTooLarge => {
+            "the server does not speak TLS; use http:// if it takes plaintext".to_owned()
+        }
+        InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge => {
+            "the server's certificate is refused: with its chain it has more than 64 KiB".to_owned()
+        }
+        other => format!(
+            "the TLS handshake failed: {}",
+            TlsError::from(*other)
+        ),
+    }
+}
 
 fn certificate_problem(problem: &CertificateError) -> String {
     const DAY: u64 = 24 * 60 * 60;
@@ -84,10 +103,10 @@ fn certificate_problem(problem: &CertificateError) -> String {
         }
         CertificateError::NotValidYetContext { time, not_before } => {
             let seconds = not_before.as_secs().saturating_sub(time.as_secs());
-            format!(
-                "it is valid only from {} days from now on",
-                seconds / DAY + 1
-            )
+            match seconds.div_ceil(DAY) {
+                0 | 1 => "it is valid only from tomorrow on".to_owned(),
+                days => format!("it is valid only from {days} days from now on"),
+            }
         }
         CertificateError::Expired => "it has expired".to_owned(),
         CertificateError::NotValidYet => "it is not valid yet".to_owned(),
@@ -113,6 +132,13 @@ fn certificate_problem(problem: &CertificateError) -> String {
                 return "it is the certificate of an authority; pin it (pin_certificate), or let it sign one for the \
                         server"
                     .to_owned();
+            }
+            // By webpki's own limits on what a chain may cost.
+            if text.contains("MaximumPathDepthExceeded") {
+                return "its chain is too long".to_owned();
+            }
+            if text.starts_with("Maximum") {
+                return "its chain is too tangled to be followed".to_owned();
             }
             text
         }

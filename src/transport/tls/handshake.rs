@@ -12,6 +12,7 @@ use crate::transport::dial::BoxIo;
 use super::certificate::Certificate;
 use super::context::TlsContext;
 use super::error::{NO_H2, sentence};
+use super::stream::Stream;
 
 /// What is spoken inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl TlsContext {
             .peer_certificates()
             .and_then(|chain| Certificate::from_der(chain.first()?));
         Ok(Encrypted {
-            io: Box::new(stream),
+            io: Box::new(Stream(stream)),
             peer,
             generation,
         })

@@ -9,6 +9,7 @@
 //! | `verifier` | which certificates of servers are accepted |
 //! | `context` | what an endpoint's dials share: the current configuration |
 //! | `handshake` | one handshake |
+//! | `stream` | what the handshake leads to: a stream whose errors are in words |
 //! | `reload` | files that change |
 //! | `certificate` | what a certificate says |
 //! | `error` | what went wrong, in words |
@@ -22,6 +23,7 @@ mod options;
 mod pem;
 mod provider;
 mod reload;
+mod stream;
 mod verifier;
 
 pub use certificate::Certificate;
