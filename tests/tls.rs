@@ -17,5 +17,7 @@ mod connected;
 mod refused_certificates;
 #[path = "tls/refused_peers.rs"]
 mod refused_peers;
+#[path = "tls/trust.rs"]
+mod trust;
 #[path = "tls/works.rs"]
 mod works;
