@@ -11,6 +11,8 @@ mod support;
 #[path = "tls/mod.rs"]
 mod tls;
 
+#[path = "tls/bad_config.rs"]
+mod bad_config;
 #[path = "tls/connected.rs"]
 mod connected;
 #[path = "tls/refused_certificates.rs"]

@@ -14,6 +14,7 @@ use super::Certificate;
 use super::handshake::Protocol;
 use super::material::Material;
 use super::options::Tls;
+use super::pem;
 use super::reload::Contents;
 
 /// The current configuration, and what is known of the next.
@@ -38,7 +39,7 @@ impl TlsContext {
     /// A configuration error that names the field.
     pub(crate) fn new(tls: &Tls, protocol: Protocol) -> Result<Arc<Self>, Error> {
         // Before they are read: a change in between is one to come.
-        let seen = tls.files().map(|path| std::fs::read(path).ok()).collect();
+        let seen = tls.files().map(|path| pem::read(path).ok()).collect();
         let material = tls.load(protocol)?;
         if tls.options.any_name {
             tracing::warn!(

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::{KeyLogFile, RootCertStore};
 
 use crate::error::Error;
@@ -11,6 +12,7 @@ use crate::error::Error;
 use super::certificate::Certificate;
 use super::handshake::Protocol;
 use super::options::{Options, Tls};
+use super::pem::Pem;
 use super::provider::{self, KNOWS_P521};
 use super::verifier::Verifier;
 
@@ -30,17 +32,9 @@ impl Material {
         tls.validate()?;
         let options = &tls.options;
         let (provider, versions) = provider::chosen(options)?;
-        let usual = if options.pinned.is_empty() {
-            let roots = Arc::new(roots(options)?);
-            let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
-            let builder = builder.with_crls(revocations(options)?);
-            Some(
-                builder
-                    .build()
-                    .map_err(|error| Error::config("tls", error))?,
-            )
-        } else {
-            None
+        let usual = match options.pinned.is_empty() {
+            true => Some(usual(options, &provider)?),
+            false => None,
         };
         let verifier = Arc::new(Verifier {
             usual,
@@ -54,19 +48,14 @@ impl Material {
             .map_err(|error| Error::config("tls", error))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let (mut config, identity) = match identity(options)? {
+        let (mut config, identity) = match &options.identity {
             None => (builder.with_no_client_auth(), Vec::new()),
             Some((chain, key)) => {
-                let read = chain.iter().map(|der| Certificate::from_der(der)).collect();
-                let read: Option<Vec<_>> = read;
-                let read =
-                    read.ok_or_else(|| bad_identity("a certificate of the chain can't be read"))?;
-                check_validity(&read)?;
-                let config = builder.with_client_auth_cert(chain, key);
-                (
-                    config.map_err(|error| bad_identity(&key_problem(&error)))?,
-                    read,
-                )
+                let (ders, read) = own_chain(chain)?;
+                let der = key.key().map_err(bad_identity)?;
+                let config = builder.with_client_auth_cert(ders, der);
+                let bad = |error| bad_identity(key.named(&key_problem(&error)));
+                (config.map_err(bad)?, read)
             }
         };
         config.alpn_protocols = protocol.alpn();
@@ -143,47 +132,43 @@ fn add_mozillas(roots: &mut RootCertStore, wanted: bool) {
 #[cfg(not(feature = "webpki-roots"))]
 fn add_mozillas(_: &mut RootCertStore, _: bool) {}
 
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn identity(options: &Options) -> Result<Option<Identity>, Error> {
-    let Some((chain, key)) = &options.identity else {
-        return Ok(None);
-    };
-    let chain = chain
-        .certificates()
-        .map_err(|problem| bad_identity(&problem))?;
-    let key = key.key().map_err(|problem| bad_identity(&problem))?;
-    Ok(Some((chain, key)))
-}
-
-fn check_validity(chain: &[Certificate]) -> Result<(), Error> {
-    match chain.iter().find(|it| it.is_over()) {
-        Some(it) => {
-            let problem = format!(
-                "the certificate of {} has expired ({} days left)",
-                it.subject,
-                it.days_left()
-            );
-            Err(bad_identity(&problem))
-        }
-        None => Ok(()),
+/// This side's chain, as it is sent and as it reads.
+fn own_chain(pem: &Pem) -> Result<(Vec<CertificateDer<'static>>, Vec<Certificate>), Error> {
+    let ders = pem.certificates().map_err(bad_identity)?;
+    let read: Option<Vec<_>> = ders.iter().map(|der| Certificate::from_der(der)).collect();
+    let read =
+        read.ok_or_else(|| bad_identity(pem.named("a certificate of the chain can't be read")))?;
+    if let Some(it) = read.iter().find(|it| it.is_over()) {
+        let (subject, days) = (&it.subject, it.days_left());
+        let problem = format!("the certificate of {subject} has expired ({days} days left)");
+        return Err(bad_identity(pem.named(&problem)));
     }
+    Ok((ders, read))
 }
 
-fn revocations(
+/// The usual rules.
+fn usual(
     options: &Options,
-) -> Result<Vec<rustls::pki_types::CertificateRevocationListDer<'static>>, Error> {
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    let roots = Arc::new(roots(options)?);
+    let with = |lists| {
+        let (roots, provider) = (Arc::clone(&roots), Arc::clone(provider));
+        let builder = WebPkiServerVerifier::builder_with_provider(roots, provider);
+        builder.with_crls(lists).build()
+    };
     let mut all = Vec::new();
     for pem in &options.revocations {
-        all.extend(
-            pem.revocations()
-                .map_err(|problem| Error::config("tls.crl", problem))?,
-        );
+        let bad = |problem| Error::config("tls.crl", problem);
+        let lists = pem.revocations().map_err(bad)?;
+        // One by one, so that the error can name it.
+        with(lists.clone()).map_err(|_| bad(pem.named("a revocation list can't be read")))?;
+        all.extend(lists);
     }
-    Ok(all)
+    with(all).map_err(|error| Error::config("tls", error))
 }
 
-fn bad_identity(problem: &str) -> Error {
+fn bad_identity(problem: String) -> Error {
     Error::config("tls.identity", problem)
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+use super::certificate::Certificate;
 use super::handshake::Protocol;
 use super::material::Material;
 use super::pem::Pem;
@@ -249,6 +250,14 @@ impl Tls {
         {
             let problem = format!("{name:?} is no DNS name and no IP address");
             return Err(Error::config("tls.server_name", problem));
+        }
+        if options
+            .pinned
+            .iter()
+            .any(|it| Certificate::from_der(it).is_none())
+        {
+            let problem = "it is no certificate in DER; one in PEM must be converted (openssl x509 -outform der)";
+            return Err(Error::config("tls.pin_certificate", problem));
         }
         if options.allowed_sans.iter().any(String::is_empty) {
             return Err(Error::config(

@@ -1,7 +1,7 @@
 //! Certificates, keys and revocation lists in PEM.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(super) enum Pem {
 }
 
 /// More than all roots of a system together.
-const MAX_BYTES: u64 = 4 * 1024 * 1024;
+pub(super) const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 impl Pem {
     pub(super) fn bytes(pem: impl Into<Vec<u8>>) -> Self {
@@ -85,7 +85,8 @@ impl Pem {
         }
     }
 
-    fn named(&self, problem: &str) -> String {
+    /// A problem with it, with the file's name.
+    pub(super) fn named(&self, problem: &str) -> String {
         match self {
             Self::Bytes(_) => format!("the given text: {problem}"),
             Self::File(path) => format!("{}: {problem}", path.display()),
@@ -93,12 +94,16 @@ impl Pem {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let kind = file.metadata().map_err(|error| error.to_string())?;
+/// # Errors
+///
+/// What is wrong, without the file's name.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    // Not opened before that is known: opening a pipe waits for whoever writes into it.
+    let kind = fs::metadata(path).map_err(|error| error.to_string())?;
     if !kind.is_file() {
         return Err("it is no regular file".to_owned());
     }
+    let file = File::open(path).map_err(|error| error.to_string())?;
     let mut text = Vec::new();
     let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
     read.map_err(|error| error.to_string())?;

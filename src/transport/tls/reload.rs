@@ -1,13 +1,16 @@
 //! Files that change.
 
+use std::path::Path;
 use std::sync::Weak;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 
 use crate::lock::lock;
 
 use super::context::TlsContext;
+use super::pem::MAX_BYTES;
 
 /// How long a file may take; it may lie on a network.
 const FILE_LIMIT: Duration = Duration::from_secs(5);
@@ -41,8 +44,8 @@ impl TlsContext {
     pub(crate) async fn refresh(&self) {
         let mut now = Contents::new();
         for path in self.tls.files() {
-            let read = timeout(FILE_LIMIT, tokio::fs::read(path)).await;
-            now.push(read.ok().and_then(Result::ok));
+            let read = timeout(FILE_LIMIT, read(path)).await;
+            now.push(read.ok().flatten());
         }
         let changed = std::mem::replace(&mut *lock(&self.seen), now.clone()) != now;
         if changed {
@@ -65,4 +68,16 @@ impl TlsContext {
         };
         *lock(&self.trouble) = trouble;
     }
+}
+
+/// As [`pem::read`](super::pem::read), for a runtime. A file may have become a pipe or a device: nothing would end the
+/// thread that waits for one, or the text of the other.
+async fn read(path: &Path) -> Option<Vec<u8>> {
+    if !tokio::fs::metadata(path).await.ok()?.is_file() {
+        return None;
+    }
+    let file = tokio::fs::File::open(path).await.ok()?;
+    let mut text = Vec::new();
+    let read = file.take(MAX_BYTES + 1).read_to_end(&mut text).await;
+    read.ok().map(|_| text)
 }
