@@ -19,6 +19,8 @@ mod connected;
 mod refused_certificates;
 #[path = "tls/refused_peers.rs"]
 mod refused_peers;
+#[path = "tls/rotation.rs"]
+mod rotation;
 #[path = "tls/secrets.rs"]
 mod secrets;
 #[path = "tls/trust.rs"]
