@@ -41,6 +41,7 @@
 //! - [`Endpoint`]s are given, or found: in Consul, or by a [`Discover`] of your own. [`Outage`] says how
 //!   far a source is believed that says that they are gone. A [`Balance`] picks among
 //!   those that are ready; [`Policy`] and [`Picker`] are for rules of your own.
+//! - `Tls` says how connections are encrypted, whom they trust, and who this side is.
 //! - Each endpoint has a pool of HTTP/2 connections ([`PoolOptions`]), opened by a [`Dial`].
 //! - [`Retry`] says which failed attempts are repeated. The pools' dialling backs off by itself.
 //!
@@ -77,8 +78,12 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `consul` | yes | discovery through Consul: `Consul`, `Connector::consul` |
+//! | `tls` | yes | TLS with rustls and ring: `Tls`, `Connector::tls`, `https://` endpoints |
+//! | `aws-lc-rs` | | AWS-LC in place of ring |
+//! | `native-roots` | | the system's trust roots, where none are named |
+//! | `webpki-roots` | | Mozilla's trust roots, where none are named |
 //!
-//! TLS, health checks and metrics are not in this version.
+//! Health checks and metrics are not in this version.
 
 mod address;
 pub mod balance;

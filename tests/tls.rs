@@ -7,6 +7,7 @@
 )]
 
 mod client;
+mod foreign;
 mod support;
 #[path = "tls/mod.rs"]
 mod tls;
@@ -15,6 +16,8 @@ mod tls;
 mod bad_config;
 #[path = "tls/connected.rs"]
 mod connected;
+#[path = "tls/interop.rs"]
+mod interop;
 #[path = "tls/refused_certificates.rs"]
 mod refused_certificates;
 #[path = "tls/refused_peers.rs"]

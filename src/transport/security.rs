@@ -110,6 +110,17 @@ impl Security {
                 let message = format!("{} (is it a plaintext HTTP/2 server?)", error.message());
                 error.with_message(message)
             }
+            // gRPC's own servers close without an alert when they do not like a client's certificate, which with TLS
+            // 1.3 is after the handshake.
+            #[cfg(feature = "tls")]
+            Self::Tls(context, _) if !error.message().contains("the server refuses") => {
+                let hint = match context.identity() {
+                    None => "does it want a client certificate? see Tls::identity_files",
+                    Some(_) => "does it accept this side's certificate?",
+                };
+                let message = format!("{} ({hint})", error.message());
+                error.with_message(message)
+            }
             #[cfg(feature = "tls")]
             _ => error,
         }

@@ -132,7 +132,7 @@ fn authority_params(name: &str) -> CertificateParams {
 pub struct Issue<'a> {
     authority: &'a Authority,
     params: CertificateParams,
-    key: Option<KeyPair>,
+    key: Option<String>,
 }
 
 impl Issue<'_> {
@@ -202,9 +202,9 @@ impl Issue<'_> {
         self
     }
 
-    /// For this key. Default: a new one on P-256.
-    pub fn key(mut self, key: KeyPair) -> Self {
-        self.key = Some(key);
+    /// For this key, in PKCS#8. Default: a new one on P-256.
+    pub fn key_pem(mut self, pem: &str) -> Self {
+        self.key = Some(pem.to_owned());
         self
     }
 
@@ -230,7 +230,7 @@ impl Issue<'_> {
 
     fn own_key(&self) -> KeyPair {
         match &self.key {
-            Some(key) => KeyPair::try_from(key.serialized_der()).unwrap(),
+            Some(pem) => KeyPair::from_pem(pem).unwrap(),
             None => KeyPair::generate().unwrap(),
         }
     }

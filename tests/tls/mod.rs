@@ -7,6 +7,7 @@
 //! | `server` | the echo service behind TLS, whose certificate can be replaced while it runs |
 //! | `serve` | its accept loop and handshakes |
 //! | `mute` | in place of it: a server that stalls, or speaks something else |
+//! | `openssl` | the program of that name, where there is one |
 //! | `seen` | what such a server saw: records, handshakes, certificates of clients |
 //! | `tapped` | a stream that tells TLS records from anything else |
 //!
@@ -29,6 +30,7 @@
 pub mod authority;
 pub mod identity;
 pub mod mute;
+pub mod openssl;
 pub mod seen;
 pub mod serve;
 pub mod server;

@@ -83,10 +83,7 @@ fn message_problem(problem: &InvalidMessage) -> String {
         InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge => {
             "the server's certificate is refused: with its chain it has more than 64 KiB".to_owned()
         }
-        other => format!(
-            "the TLS handshake failed: {}",
-            TlsError::from(*other)
-        ),
+        other => format!("the TLS handshake failed: {}", TlsError::from(*other)),
     }
 }
 
@@ -152,22 +149,34 @@ fn certificate_problem(problem: &CertificateError) -> String {
     }
 }
 
+const NOTHING_COMMON: &str =
+    "there is no common version, cipher suite or signature, or it wants a client certificate";
+
 fn alert_problem(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::CertificateRequired => {
             "it wants a client certificate (Tls::identity_files)".to_owned()
         }
-        AlertDescription::UnknownCA => "nobody whom it trusts has signed the client certificate".to_owned(),
+        AlertDescription::UnknownCA => {
+            "nobody whom it trusts has signed the client certificate".to_owned()
+        }
         AlertDescription::CertificateExpired => "the client certificate has expired".to_owned(),
         AlertDescription::CertificateRevoked => "the client certificate is revoked".to_owned(),
-        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown | AlertDescription::UnsupportedCertificate => {
+        AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnsupportedCertificate => {
             format!("it does not accept the client certificate ({alert:?})")
         }
-        AlertDescription::ProtocolVersion => "it speaks none of the allowed versions of TLS".to_owned(),
-        AlertDescription::HandshakeFailure => {
-            "there is no common version, cipher suite or signature, or it wants a client certificate".to_owned()
+        AlertDescription::ProtocolVersion => {
+            "it speaks none of the allowed versions of TLS".to_owned()
         }
-        AlertDescription::UnrecognisedName => "it has no certificate for this server name".to_owned(),
+        AlertDescription::HandshakeFailure if KNOWS_P521 => NOTHING_COMMON.to_owned(),
+        AlertDescription::HandshakeFailure => {
+            format!("{NOTHING_COMMON}; a P-521 key needs the feature aws-lc-rs")
+        }
+        AlertDescription::UnrecognisedName => {
+            "it has no certificate for this server name".to_owned()
+        }
         other => format!("{other:?}"),
     }
 }
