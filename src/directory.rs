@@ -37,6 +37,8 @@ pub(crate) struct Directory {
 pub(crate) struct News {
     /// When the set in use was confirmed.
     pub(crate) answered: Option<Instant>,
+    /// How old it was then.
+    pub(crate) age: Duration,
     /// The source's mark of that set.
     pub(crate) revision: Option<Arc<str>>,
     /// The trouble since then.
@@ -65,6 +67,7 @@ impl Directory {
         let writer = Writer {
             directory: Arc::clone(&directory),
             belief: Belief::new(source.outage()),
+            doubt: None,
             known: HashMap::new(),
             members: Arc::default(),
             context,
@@ -109,6 +112,8 @@ impl Directory {
 struct Writer {
     directory: Arc<Directory>,
     belief: Belief,
+    /// Why some endpoints are held, as long as they are.
+    doubt: Option<Arc<str>>,
     known: HashMap<Key, Arc<Subchannel>>,
     members: Arc<[Member]>,
     context: PoolContext,
@@ -176,15 +181,13 @@ impl Writer {
     fn apply(&mut self, resolution: Resolution) {
         let now = Instant::now();
         let answer = self.usable(resolution.endpoints);
-        let unchanged = self
-            .belief
-            .is_unchanged(&answer, resolution.origin.as_ref());
+        let unchanged = self.belief.is_unchanged(&answer);
         let verdict = if unchanged {
             Verdict::Believed
         } else {
             let known = &self.known;
             let is_ready = |key: &Key| is_ready(known, key);
-            self.belief.learn(now, answer, resolution.origin, is_ready)
+            self.belief.learn(now, answer, resolution.certain, is_ready)
         };
         let note = resolution.note.map(Arc::from);
         if verdict == Verdict::Empty {
@@ -195,16 +198,21 @@ impl Writer {
             return self.note_trouble(&trouble);
         }
         *lock(&self.directory.news) = News {
-            answered: now.checked_sub(resolution.age).or(Some(now)),
+            answered: Some(now),
+            age: resolution.age,
             revision: resolution.revision.map(Arc::from),
-            error: None,
+            error: self.doubt.clone().filter(|_| self.belief.holds()),
             none: note,
         };
         if !unchanged {
             self.rebuild();
         }
         match verdict {
-            Verdict::Doubted { gone, of } => self.note_trouble(&self.doubted_answer(gone, of)),
+            Verdict::Doubted { gone, of } => {
+                let doubt = self.doubted_answer(gone, of);
+                self.doubt = Some(doubt.as_str().into());
+                self.note_trouble(&doubt);
+            }
             _ if unchanged => {}
             _ => self.publish(),
         }
@@ -291,8 +299,11 @@ impl Writer {
     }
 
     fn note_trouble(&mut self, error: &str) {
-        tracing::warn!(source = self.directory.source, error, "discovery failed");
-        lock(&self.directory.news).error = Some(error.into());
+        let last = lock(&self.directory.news).error.replace(error.into());
+        // Once, and not with each try.
+        if last.as_deref() != Some(error) {
+            tracing::warn!(source = self.directory.source, error, "discovery failed");
+        }
         // Calls that wait for a first answer learn why there is none.
         self.publish();
     }

@@ -36,7 +36,7 @@ async fn what_the_last_run_found_serves_until_the_agent_is_there() {
             .agent(agent.http_addr().to_string())
             .cache(&path),
     );
-    let none = echo(&agent);
+    let none = echo(&agent).cache(folder.path("none.json"));
     agent.kill();
 
     // As after a restart of the program: nobody follows the watch any more.

@@ -36,7 +36,9 @@ use super::watch::Terms;
 /// ```
 ///
 /// The agent is followed with blocking queries: a change is seen milliseconds after Consul knows it, with or without
-/// traffic. All channels of a process that ask for the same, of the same agent, share one watch.
+/// traffic. In the long run there is at most one query per second, after five at once. All channels of a process that ask
+/// for the same, of the same agent and with the same settings, share one watch; one of them asks, and the next one when
+/// that is gone.
 ///
 /// **Which instances get calls.** Those whose checks pass, with the service's weight for it, and those with a warning, with
 /// the weight for that (see [`passing_only`](Self::passing_only)). Critical ones get none. Those in maintenance are listed
@@ -45,8 +47,7 @@ use super::watch::Terms;
 ///
 /// **When Consul has a bad day**, what was found last stays in use: for as long as the agent can't be reached, answers
 /// nonsense or denies access, and by the rules of [`outage`](Self::outage) when it says that most endpoints or all are gone.
-/// Failed queries are repeated with jittered backoff, up to 60 s; with a good connection there is at most one query per
-/// second in the long run.
+/// Failed queries are repeated with jittered backoff, up to 60 s, and up to 1 s while there is nothing to serve from.
 ///
 /// What is not set here comes from the variables that Consul's own tools read, at the moment of `connect`:
 /// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`. Other variables, those of
@@ -120,8 +121,8 @@ impl Consul {
         self
     }
 
-    /// The ACL token. It is sent in the header `X-Consul-Token` and stands nowhere else. Default `CONSUL_HTTP_TOKEN`,
-    /// else what is in the file that `CONSUL_HTTP_TOKEN_FILE` names, else none.
+    /// The ACL token. It is sent in the header `X-Consul-Token` and stands nowhere else. Default what is in the file that
+    /// `CONSUL_HTTP_TOKEN_FILE` names, else `CONSUL_HTTP_TOKEN`, else none.
     ///
     /// A token may go over plaintext to this machine and through Unix sockets only; see
     /// [`allow_plaintext_token`](Self::allow_plaintext_token).
@@ -130,7 +131,7 @@ impl Consul {
         self
     }
 
-    /// The file that has the ACL token. It is read for each query, so that the token can be replaced.
+    /// The file that has the ACL token, of at most 8 KiB. It is read for each query, so that the token can be replaced.
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.token = Token::File(path.into());
         self
@@ -157,7 +158,7 @@ impl Consul {
     }
 
     /// The datacenter. Default: the agent's own. Given several times, they are an order: the second is used while no
-    /// instance of the first may get calls, and so on.
+    /// instance of the first may get calls, and so on; also if the first says nothing for a second at the start.
     pub fn datacenter(mut self, name: impl Into<String>) -> Self {
         self.datacenters.push(name.into());
         self
@@ -191,6 +192,13 @@ impl Consul {
     /// The name of the address to use, where an instance or its node has one of that name: `wan` from another network.
     pub fn tagged_address(mut self, name: impl Into<String>) -> Self {
         self.reading.tagged_address = Some(name.into());
+        self
+    }
+
+    /// Whether an instance that was registered with a Unix socket (Consul 1.11) is reached through it. Default no: the path
+    /// means something on the instance's own machine only, and whoever may register services could name any socket there.
+    pub fn socket_paths(mut self, yes: bool) -> Self {
+        self.reading.socket_paths = yes;
         self
     }
 
@@ -257,6 +265,9 @@ impl Consul {
         if service.contains('/') || service.contains(char::is_control) {
             return bad("service", "a name has no slash and no control character");
         }
+        if service.trim() != service || matches!(service.as_str(), "." | "..") {
+            return bad("service", "it is no name of a service");
+        }
         let agent = self.address()?;
         let local = match agent.as_tcp() {
             Some(tcp) => tcp.is_loopback(),
@@ -268,7 +279,7 @@ impl Consul {
             return bad("token", problem);
         }
         if self.token != Token::None && !local && !self.plaintext_token {
-            let problem = "it would go in plaintext to another machine; ask an agent on this one, \
+            let problem = "it (or CONSUL_HTTP_TOKEN) would go in plaintext to another machine; ask an agent on this one, \
                 or say allow_plaintext_token(true)";
             return bad("token", problem);
         }
@@ -285,8 +296,12 @@ impl Consul {
         }
         let mut seen = BTreeSet::new();
         for name in &self.datacenters {
-            if name.is_empty() || !seen.insert(name) {
-                return bad("datacenter", "each must be named, and only once");
+            let known = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
+            if name.is_empty() || !name.chars().all(known) {
+                return bad("datacenter", "a name has letters, digits, - and _ only");
+            }
+            if !seen.insert(name) {
+                return bad("datacenter", "each may be named only once");
             }
         }
         let texts = [
@@ -308,6 +323,22 @@ impl Consul {
         }
         if self.cache_max_age.is_zero() || self.cache_max_age > MAX_AGE {
             return bad("cache_max_age", "must be more than 0 and at most a year");
+        }
+        let token_file = match &self.token {
+            Token::File(path) => Some(path),
+            _ => None,
+        };
+        for (field, path) in [("token_file", token_file), ("cache", self.cache.as_ref())] {
+            if path.is_some_and(|path| path.as_os_str().is_empty()) {
+                return bad(field, "the path is empty; leave it out, or name a file");
+            }
+        }
+        let longest = self.query.path(Some((u64::MAX, self.wait)));
+        if let Err(error) = http::Uri::try_from(longest) {
+            return bad(
+                "filter",
+                &format!("service, tags and filter are no URL together: {error}"),
+            );
         }
         self.outage.validate("consul.outage")
     }
@@ -368,7 +399,7 @@ impl<T: Into<String>> From<T> for Consul {
 
 impl Discover for Consul {
     fn name(&self) -> String {
-        let agent = match self.address() {
+        let agent = match self.clone().resolved(&Environment::of_process()).address() {
             Ok(address) => address.to_string(),
             Err(_) => "(invalid agent)".to_owned(),
         };
