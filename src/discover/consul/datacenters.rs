@@ -120,8 +120,9 @@ impl Datacenters {
             return Some(Ok(resolution));
         }
         if let Some(why) = self.told.why_moved.take() {
-            let name = self.all[index].labelled("is in use meanwhile");
-            return Some(Err(format!("{why}; {name}").into()));
+            let name = self.all[index].terms.query.datacenter.as_deref();
+            let name = name.unwrap_or_default();
+            return Some(Err(format!("{why}; {name} is in use meanwhile").into()));
         }
         if news.trouble.is_none() || (!moved && news.troubles <= self.told.troubles) {
             return None;

@@ -290,3 +290,36 @@ impl Answer {
         self.instances.iter().any(Instance::is_usable)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> Arc<Watch> {
+        let agent = Address::tcp("127.0.0.1:1").unwrap();
+        Arc::new(Watch::new(Terms {
+            agent,
+            query: Query::default(),
+            token: Token::None,
+            wait: Duration::from_secs(60),
+            max_answer_bytes: 1024,
+            guard: Guard::new(0.5),
+            cache: None,
+        }))
+    }
+
+    /// A leader on a runtime that nobody drives has the lock for ever. One of the others takes over, and only one.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_falls_silent_is_replaced() {
+        let watch = watch();
+        let _held = watch.progress.lock().await;
+        watch.is_alive_for(longest_query(&watch.terms));
+        let limit = longest_query(&watch.terms) + LATE;
+        assert!(timeout(limit - INTERVAL, watch.silence()).await.is_err());
+        assert!(timeout(INTERVAL * 2, watch.silence()).await.is_ok());
+        // Whoever took over has promised to live.
+        assert!(timeout(LATE / 2, watch.silence()).await.is_err());
+        watch.is_alive_for(limit);
+        assert!(timeout(limit, watch.silence()).await.is_err());
+    }
+}
