@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::Balance;
-use crate::discover::{Discover, Empty, Resolution, Resolutions};
+use crate::discover::{Discover, Resolution, Resolutions};
 use crate::endpoint::{Blocked, Endpoint, EndpointSet, Key, Member, Subchannel};
 use crate::lock::lock;
 use crate::pool::{PoolContext, State};
@@ -190,12 +190,14 @@ impl Writer {
             self.belief.learn(now, answer, resolution.certain, is_ready)
         };
         let note = resolution.note.map(Arc::from);
+        let trouble = verdict.trouble(self.belief.rules(), note.as_deref());
         if verdict == Verdict::Empty {
-            // Likelier a fault of the source than the end of the service.
-            let trouble = self.empty_answer(note.as_deref());
             lock(&self.directory.news).none = note;
             self.rebuild();
-            return self.note_trouble(&trouble);
+            return self.note_trouble(trouble.as_deref().unwrap_or_default());
+        }
+        if trouble.is_some() {
+            self.doubt = trouble.as_deref().map(Arc::from);
         }
         *lock(&self.directory.news) = News {
             answered: Some(now),
@@ -207,14 +209,12 @@ impl Writer {
         if !unchanged {
             self.rebuild();
         }
-        match verdict {
-            Verdict::Doubted { gone, of } => {
-                let doubt = self.doubted_answer(gone, of);
-                self.doubt = Some(doubt.as_str().into());
-                self.note_trouble(&doubt);
-            }
-            _ if unchanged => {}
-            _ => self.publish(),
+        if let Some(trouble) = trouble {
+            tracing::warn!(
+                source = self.directory.source,
+                trouble,
+                "discovery is doubted"
+            );
         }
     }
 
@@ -279,23 +279,6 @@ impl Writer {
         {
             self.rebuild();
         }
-    }
-
-    fn empty_answer(&self, note: Option<&str>) -> String {
-        let rules = self.belief.rules();
-        let why = note.map_or(String::new(), |note| format!(" ({note})"));
-        let until = match rules.empty {
-            Empty::Drain => format!(" for {:?} and then leave one by one", rules.grace),
-            Empty::Keep | Empty::Fail => String::new(),
-        };
-        format!("the answer had no usable endpoint{why}; the last ones stay in use{until}")
-    }
-
-    fn doubted_answer(&self, gone: usize, of: usize) -> String {
-        let grace = self.belief.rules().grace;
-        format!(
-            "{gone} of {of} endpoints were gone at once; those that still work stay in use for {grace:?}"
-        )
     }
 
     fn note_trouble(&mut self, error: &str) {

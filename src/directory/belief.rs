@@ -44,6 +44,30 @@ pub(super) enum Verdict {
     },
 }
 
+impl Verdict {
+    /// What is wrong with the answer, in words. `note` is what its source says of it.
+    pub(super) fn trouble(self, rules: &Outage, note: Option<&str>) -> Option<String> {
+        match self {
+            Self::Believed => None,
+            Self::Empty => {
+                // Likelier a fault of the source than the end of the service.
+                let why = note.map_or(String::new(), |note| format!(" ({note})"));
+                let until = match rules.empty {
+                    Empty::Drain => format!(" for {:?} and then leave one by one", rules.grace),
+                    Empty::Keep | Empty::Fail => String::new(),
+                };
+                Some(format!(
+                    "the answer had no usable endpoint{why}; the last ones stay in use{until}"
+                ))
+            }
+            Self::Doubted { gone, of } => Some(format!(
+                "{gone} of {of} endpoints were gone at once; those that still work stay in use for {:?}",
+                rules.grace
+            )),
+        }
+    }
+}
+
 impl Belief {
     /// Rules out of bounds, which nobody has checked, end at the bounds.
     pub(super) fn new(rules: Outage) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! | file | role |
 //! |---|---|
-//! | `options` | [`Consul`]: what users set, its checks |
+//! | `options`, `checks` | [`Consul`]: what users set, and whether it makes sense |
 //! | `target` | the same from a `consul://` text |
 //! | `environment` | what is not set comes from Consul's own variables |
 //! | `datacenters` | the channel's stream: the first datacenter with endpoints |
@@ -18,6 +18,7 @@
 mod asker;
 mod bucket;
 mod cache;
+mod checks;
 mod datacenters;
 mod environment;
 mod error;
