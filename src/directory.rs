@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::Balance;
-use crate::discover::{Discover, Empty, Resolution, Resolutions};
+use crate::discover::{Discover, Resolution, Resolutions};
 use crate::endpoint::{Blocked, Endpoint, EndpointSet, Key, Member, Subchannel};
 use crate::lock::lock;
 use crate::pool::{PoolContext, State};
@@ -37,6 +37,8 @@ pub(crate) struct Directory {
 pub(crate) struct News {
     /// When the set in use was confirmed.
     pub(crate) answered: Option<Instant>,
+    /// How old it was then.
+    pub(crate) age: Duration,
     /// The source's mark of that set.
     pub(crate) revision: Option<Arc<str>>,
     /// The trouble since then.
@@ -65,6 +67,7 @@ impl Directory {
         let writer = Writer {
             directory: Arc::clone(&directory),
             belief: Belief::new(source.outage()),
+            doubt: None,
             known: HashMap::new(),
             members: Arc::default(),
             context,
@@ -109,6 +112,8 @@ impl Directory {
 struct Writer {
     directory: Arc<Directory>,
     belief: Belief,
+    /// Why some endpoints are held, as long as they are.
+    doubt: Option<Arc<str>>,
     known: HashMap<Key, Arc<Subchannel>>,
     members: Arc<[Member]>,
     context: PoolContext,
@@ -176,37 +181,40 @@ impl Writer {
     fn apply(&mut self, resolution: Resolution) {
         let now = Instant::now();
         let answer = self.usable(resolution.endpoints);
-        let unchanged = self
-            .belief
-            .is_unchanged(&answer, resolution.origin.as_ref());
+        let unchanged = self.belief.is_unchanged(&answer);
         let verdict = if unchanged {
             Verdict::Believed
         } else {
             let known = &self.known;
             let is_ready = |key: &Key| is_ready(known, key);
-            self.belief.learn(now, answer, resolution.origin, is_ready)
+            self.belief.learn(now, answer, resolution.certain, is_ready)
         };
         let note = resolution.note.map(Arc::from);
+        let trouble = verdict.trouble(self.belief.rules(), note.as_deref());
         if verdict == Verdict::Empty {
-            // Likelier a fault of the source than the end of the service.
-            let trouble = self.empty_answer(note.as_deref());
             lock(&self.directory.news).none = note;
             self.rebuild();
-            return self.note_trouble(&trouble);
+            return self.note_trouble(trouble.as_deref().unwrap_or_default());
+        }
+        if trouble.is_some() {
+            self.doubt = trouble.as_deref().map(Arc::from);
         }
         *lock(&self.directory.news) = News {
-            answered: now.checked_sub(resolution.age).or(Some(now)),
+            answered: Some(now),
+            age: resolution.age,
             revision: resolution.revision.map(Arc::from),
-            error: None,
+            error: self.doubt.clone().filter(|_| self.belief.holds()),
             none: note,
         };
         if !unchanged {
             self.rebuild();
         }
-        match verdict {
-            Verdict::Doubted { gone, of } => self.note_trouble(&self.doubted_answer(gone, of)),
-            _ if unchanged => {}
-            _ => self.publish(),
+        if let Some(trouble) = trouble {
+            tracing::warn!(
+                source = self.directory.source,
+                trouble,
+                "discovery is doubted"
+            );
         }
     }
 
@@ -273,26 +281,12 @@ impl Writer {
         }
     }
 
-    fn empty_answer(&self, note: Option<&str>) -> String {
-        let rules = self.belief.rules();
-        let why = note.map_or(String::new(), |note| format!(" ({note})"));
-        let until = match rules.empty {
-            Empty::Drain => format!(" for {:?} and then leave one by one", rules.grace),
-            Empty::Keep | Empty::Fail => String::new(),
-        };
-        format!("the answer had no usable endpoint{why}; the last ones stay in use{until}")
-    }
-
-    fn doubted_answer(&self, gone: usize, of: usize) -> String {
-        let grace = self.belief.rules().grace;
-        format!(
-            "{gone} of {of} endpoints were gone at once; those that still work stay in use for {grace:?}"
-        )
-    }
-
     fn note_trouble(&mut self, error: &str) {
-        tracing::warn!(source = self.directory.source, error, "discovery failed");
-        lock(&self.directory.news).error = Some(error.into());
+        let last = lock(&self.directory.news).error.replace(error.into());
+        // Once, and not with each try.
+        if last.as_deref() != Some(error) {
+            tracing::warn!(source = self.directory.source, error, "discovery failed");
+        }
         // Calls that wait for a first answer learn why there is none.
         self.publish();
     }

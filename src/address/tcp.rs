@@ -46,14 +46,12 @@ impl TcpAddress {
         self.port
     }
 
-    /// Whether it is this machine itself: a loopback address, `localhost` or a name below it (RFC 6761).
+    /// Whether it is this machine itself: a loopback address, or `localhost`. Not a name below that: some resolvers ask
+    /// the network for those.
     #[cfg(feature = "consul")]
     pub(crate) fn is_loopback(&self) -> bool {
         match &self.host {
-            OwnedHost::Name(name) => {
-                let name = name.strip_suffix('.').unwrap_or(name);
-                name == "localhost" || name.ends_with(".localhost")
-            }
+            OwnedHost::Name(name) => **name == *"localhost",
             OwnedHost::Ip(ip) => ip.is_loopback(),
         }
     }

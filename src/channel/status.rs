@@ -150,7 +150,9 @@ impl ChannelStatus {
             state: set.state(),
             source: directory.source.clone(),
             policy: directory.policy.name().to_owned(),
-            resolution_age: news.answered.map(|at| now.saturating_duration_since(at)),
+            resolution_age: news
+                .answered
+                .map(|at| now.saturating_duration_since(at) + news.age),
             resolution_revision: news.revision.map(|revision| revision.to_string()),
             discovery_error: news.error.map(|error| error.to_string()),
             endpoints: set

@@ -8,16 +8,16 @@ use crate::endpoint::{Endpoint, Key};
 use crate::time::Instant;
 
 /// What is believed, under the rules of an [`Outage`].
+///
+/// An endpoint is *active* if its weight is not 0. Only active ones can be missed: one with weight 0 gets no calls
+/// anyway, and an active one that is listed with weight 0 now was drained by somebody who meant it.
 #[derive(Debug)]
 pub(super) struct Belief {
     rules: Outage,
-    /// The last answer that had endpoints; fewer while they leave after an answer without.
+    /// The last answer.
     listed: Vec<Entry>,
-    /// What was missing from an answer that was doubted. Kept for no longer than it is connected.
+    /// What it is not believed to lack.
     held: Vec<Entry>,
-    /// The last answer had none.
-    empty: bool,
-    origin: Option<String>,
 }
 
 /// An endpoint, with the key that it was checked to have.
@@ -27,13 +27,15 @@ pub(super) struct Entry {
     pub(super) endpoint: Endpoint,
     /// When it leaves.
     pub(super) until: Option<Instant>,
+    /// It was missing from an answer without any active endpoint, so it stays whether or not it is connected.
+    regardless: bool,
 }
 
 /// What an answer meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Believed,
-    /// There was nothing in it, and the last endpoints stay.
+    /// There was nothing active in it, and the last endpoints stay.
     Empty,
     /// So many of so many endpoints were gone at once that those which still work stay.
     Doubted {
@@ -42,14 +44,37 @@ pub(super) enum Verdict {
     },
 }
 
+impl Verdict {
+    /// What is wrong with the answer, in words. `note` is what its source says of it.
+    pub(super) fn trouble(self, rules: &Outage, note: Option<&str>) -> Option<String> {
+        match self {
+            Self::Believed => None,
+            Self::Empty => {
+                // Likelier a fault of the source than the end of the service.
+                let why = note.map_or(String::new(), |note| format!(" ({note})"));
+                let until = match rules.empty {
+                    Empty::Drain => format!(" for {:?} and then leave one by one", rules.grace),
+                    Empty::Keep | Empty::Fail => String::new(),
+                };
+                Some(format!(
+                    "the answer had no usable endpoint{why}; the last ones stay in use{until}"
+                ))
+            }
+            Self::Doubted { gone, of } => Some(format!(
+                "{gone} of {of} endpoints were gone at once; those that still work stay in use for {:?}",
+                rules.grace
+            )),
+        }
+    }
+}
+
 impl Belief {
+    /// Rules out of bounds, which nobody has checked, end at the bounds.
     pub(super) fn new(rules: Outage) -> Self {
         Self {
-            rules,
+            rules: rules.bounded(),
             listed: Vec::new(),
             held: Vec::new(),
-            empty: false,
-            origin: None,
         }
     }
 
@@ -57,102 +82,128 @@ impl Belief {
         &self.rules
     }
 
-    /// Takes an answer in. `is_ready` says whether an endpoint has a connection.
+    /// Takes an answer in. `certain` says that it is to be believed; `is_ready`, whether an endpoint has a connection.
     pub(super) fn learn(
         &mut self,
         now: Instant,
         answer: Vec<(Key, Endpoint)>,
-        origin: Option<String>,
+        certain: bool,
         is_ready: impl Fn(&Key) -> bool,
     ) -> Verdict {
-        if answer.is_empty() {
-            return self.learn_nothing(now);
-        }
-        self.empty = false;
-        let entry = |(key, endpoint)| Entry {
-            key,
-            endpoint,
-            until: None,
-        };
-        let answer = answer.into_iter().map(entry).collect();
-        let mut gone = std::mem::replace(&mut self.listed, answer);
-        let of = gone.len();
+        let before = std::mem::replace(&mut self.listed, answer.into_iter().map(entry).collect());
         let listed: HashSet<_> = self.listed.iter().map(|it| &it.key).collect();
-        self.held.retain(|it| !listed.contains(&it.key));
+        let active = before.into_iter().filter(Entry::is_active);
+        // What was missing from an answer without any is judged now, with those that the last answer listed.
+        let held = std::mem::take(&mut self.held).into_iter();
+        let (missed, mut held): (Vec<_>, Vec<_>) = held.partition(|it| it.regardless);
+        held.retain(|it| !listed.contains(&it.key));
+        let mut gone: Vec<_> = active.chain(missed).collect();
+        let of = gone.len();
         gone.retain(|it| !listed.contains(&it.key));
-        if std::mem::replace(&mut self.origin, origin) != self.origin {
-            self.held.clear();
+        if !self.listed.iter().any(Entry::is_active) {
+            return self.learn_nothing(now, gone, held, certain);
+        }
+        if certain {
             return Verdict::Believed;
         }
+        self.held = held;
         let count = gone.len();
         if count as f64 <= of as f64 * self.rules.guard {
             return Verdict::Believed;
         }
-        gone.retain(|it| it.endpoint.weight_or_default() > 0 && is_ready(&it.key));
+        gone.retain(|it| is_ready(&it.key));
         self.set_to_leave(now, &mut gone);
-        self.held.append(&mut gone);
+        for mut entry in gone {
+            entry.regardless = false;
+            self.held.push(entry);
+        }
         Verdict::Doubted { gone: count, of }
     }
 
-    fn learn_nothing(&mut self, now: Instant) -> Verdict {
-        let again = std::mem::replace(&mut self.empty, true);
-        if self.rules.empty == Empty::Fail {
-            self.listed.clear();
-            self.held.clear();
-        }
-        if self.listed.is_empty() {
+    /// The answer had no active endpoint: `gone` is missing from it, and `held` was before.
+    fn learn_nothing(
+        &mut self,
+        now: Instant,
+        mut gone: Vec<Entry>,
+        mut held: Vec<Entry>,
+        certain: bool,
+    ) -> Verdict {
+        if certain || self.rules.empty == Empty::Fail {
             return Verdict::Believed;
         }
-        if self.rules.empty == Empty::Drain && !again {
-            let mut listed = std::mem::take(&mut self.listed);
-            self.set_to_leave(now, &mut listed);
-            self.listed = listed;
+        if self.rules.empty == Empty::Drain {
+            self.set_to_leave(now, &mut gone);
         }
-        Verdict::Empty
+        gone.append(&mut held);
+        for entry in &mut gone {
+            entry.regardless = true;
+            if self.rules.empty == Empty::Keep {
+                entry.until = None;
+            }
+        }
+        self.held = gone;
+        if self.held.is_empty() {
+            Verdict::Believed
+        } else {
+            Verdict::Empty
+        }
     }
 
-    /// One by one, at even distances after the grace.
+    /// One by one, at even distances after the grace. Those that have a time already keep it.
     fn set_to_leave(&self, now: Instant, entries: &mut [Entry]) {
         let count = entries.len() as f64;
         for (nth, entry) in (1..).zip(entries) {
             let part = self.rules.drain.mul_f64(f64::from(nth) / count);
-            entry.until = Some(now + self.rules.grace + part);
+            entry.until.get_or_insert(now + self.rules.grace + part);
         }
     }
 
-    /// Lets go of what has stayed for long enough, and of what was held and has lost its connection. Says whether there
-    /// was anything.
+    /// Lets go of what has stayed for long enough, and of what is held only while it is connected and is so no more.
+    /// Says whether there was anything.
     pub(super) fn let_go(&mut self, now: Instant, is_ready: impl Fn(&Key) -> bool) -> bool {
-        let before = self.listed.len() + self.held.len();
-        let stays = |it: &Entry| it.until.is_none_or(|until| until > now);
-        self.listed.retain(stays);
-        self.held.retain(|it| stays(it) && is_ready(&it.key));
-        self.listed.len() + self.held.len() < before
+        let before = self.held.len();
+        self.held.retain(|it| {
+            it.until.is_none_or(|until| until > now) && (it.regardless || is_ready(&it.key))
+        });
+        self.held.len() < before
     }
 
     /// When the next one leaves.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.all().filter_map(|(it, _)| it.until).min()
+        self.held.iter().filter_map(|it| it.until).min()
     }
 
-    /// Whether the states of connections matter.
+    /// Whether anything is used that the last answer does not list.
     pub(super) fn holds(&self) -> bool {
         !self.held.is_empty()
     }
 
     /// All endpoints to use, in discovery's order, and whether its last answer lists them.
     pub(super) fn all(&self) -> impl Iterator<Item = (&Entry, bool)> {
-        let listed = self.listed.iter().map(|it| (it, !self.empty));
+        let listed = self.listed.iter().map(|it| (it, true));
         listed.chain(self.held.iter().map(|it| (it, false)))
     }
 
-    /// Whether this is the last answer once more, to the letter.
-    pub(super) fn is_unchanged(&self, answer: &[(Key, Endpoint)], origin: Option<&String>) -> bool {
+    /// Whether this is the last answer once more, to the letter, and had endpoints.
+    pub(super) fn is_unchanged(&self, answer: &[(Key, Endpoint)]) -> bool {
         let listed = self.listed.iter().map(|it| (&it.key, &it.endpoint));
-        !self.empty
-            && !answer.is_empty()
-            && self.origin.as_ref() == origin
+        self.listed.iter().any(Entry::is_active)
             && listed.eq(answer.iter().map(|(key, endpoint)| (key, endpoint)))
+    }
+}
+
+impl Entry {
+    fn is_active(&self) -> bool {
+        self.endpoint.weight_or_default() > 0
+    }
+}
+
+fn entry((key, endpoint): (Key, Endpoint)) -> Entry {
+    Entry {
+        key,
+        endpoint,
+        until: None,
+        regardless: false,
     }
 }
 

@@ -56,9 +56,9 @@ pub struct Resolution {
     pub endpoints: Vec<Endpoint>,
     /// The source's own mark of this answer, for [`ChannelStatus`](crate::ChannelStatus): Consul's index.
     pub revision: Option<String>,
-    /// Where it is from, if the source has several places: Consul's datacenter. When this changes, the source has
-    /// moved on purpose, and what it left behind is gone at once, whatever the [`Outage`] rules say.
-    pub origin: Option<String>,
+    /// The source is certain that what is missing here is gone, and the [`Outage`] rules have no say: it has moved to
+    /// another datacenter.
+    pub certain: bool,
     /// Why there are no endpoints, for errors and status: one sentence, without secrets.
     pub note: Option<String>,
     /// How old the answer is: not 0 if it was stored.

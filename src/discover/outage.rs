@@ -17,7 +17,8 @@ use crate::error::Error;
 ///   that works stay in use for the grace, then leave one by one. Those that have none leave at once.
 ///
 /// An endpoint that the source lists again is one like all others. One that the source lists with weight 0 is drained at
-/// once: somebody meant that.
+/// once: somebody meant that. It counts as neither there nor gone: an answer in which all have weight 0 is one without
+/// endpoints for those that it does not list.
 ///
 /// [`ChannelStatus`](crate::ChannelStatus) shows what is kept in this way, and why.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,6 +88,18 @@ impl Outage {
     #[must_use]
     pub const fn guard(mut self, share: f64) -> Self {
         self.guard = share;
+        self
+    }
+
+    /// The same with what is out of bounds at its bounds.
+    pub(crate) fn bounded(mut self) -> Self {
+        self.grace = self.grace.min(MAX_TIME);
+        self.drain = self.drain.min(MAX_TIME);
+        self.guard = if self.guard.is_nan() {
+            1.0
+        } else {
+            self.guard.clamp(0.0, 1.0)
+        };
         self
     }
 

@@ -36,14 +36,13 @@ impl World {
     }
 
     fn learn(&mut self, names: &[u8]) -> Verdict {
-        self.learn_from(names, None)
+        self.learn_all(entries(names), false)
     }
 
-    fn learn_from(&mut self, names: &[u8], origin: Option<&str>) -> Verdict {
+    fn learn_all(&mut self, answer: Vec<(Key, Endpoint)>, certain: bool) -> Verdict {
         let dead: Vec<_> = entries(&self.dead).into_iter().map(|it| it.0).collect();
-        let origin = origin.map(str::to_owned);
         self.belief
-            .learn(self.now, entries(names), origin, |key| !dead.contains(key))
+            .learn(self.now, answer, certain, |key| !dead.contains(key))
     }
 
     /// The endpoints in use after that time.
@@ -142,35 +141,94 @@ fn what_vanishes_in_a_crowd_stays_while_it_works() {
 }
 
 #[test]
-fn another_origin_is_a_move_and_no_loss() {
+fn what_a_source_is_certain_of_is_believed() {
     let mut world = World::new(Outage::drain());
-    world.learn_from(&[1, 2, 3], Some("dc1"));
-    assert_eq!(world.learn_from(&[7], Some("dc2")), Verdict::Believed);
+    world.learn(&[1, 2, 3]);
+    assert_eq!(world.learn(&[1]), Verdict::Doubted { gone: 2, of: 3 });
+    assert_eq!(world.learn_all(entries(&[7]), true), Verdict::Believed);
     assert_eq!(world.used(), [7]);
-    assert_eq!(world.learn_from(&[], Some("dc1")), Verdict::Empty);
-    assert_eq!(world.learn_from(&[1, 2, 3], Some("dc1")), Verdict::Believed);
-    assert_eq!(world.used(), [1, 2, 3]);
+    assert_eq!(world.learn_all(Vec::new(), true), Verdict::Believed);
+    assert_eq!(world.used(), [0_u8; 0]);
+}
+
+fn drained(names: &[u8]) -> impl Iterator<Item = (Key, Endpoint)> + '_ {
+    entries(names)
+        .into_iter()
+        .map(|(key, it)| (key, it.weight(0)))
+}
+
+#[test]
+fn only_active_endpoints_are_missed() {
+    // Eight in maintenance do not outvote the two that were active.
+    let mut world = World::new(Outage::drain());
+    let eight = || drained(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    world.learn_all(entries(&[9]).into_iter().chain(eight()).collect(), false);
+    assert_eq!(world.learn_all(eight().collect(), false), Verdict::Empty);
+    assert_eq!(world.used(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+
+    // Neither does one in maintenance make an answer of the rest.
+    for dead in [vec![], vec![1, 2, 3]] {
+        let mut world = World::new(Outage::keep());
+        world.learn(&[1, 2, 3, 4]);
+        world.dead = dead;
+        assert_eq!(
+            world.learn_all(drained(&[4]).collect(), false),
+            Verdict::Empty
+        );
+        assert_eq!(world.after(SECOND * 1_000_000), [4, 1, 2, 3]);
+    }
+
+    // Whoever is put into maintenance is not gone.
+    let mut world = World::new(Outage::drain());
+    world.learn(&[1, 2]);
+    assert_eq!(
+        world.learn_all(drained(&[1, 2]).collect(), false),
+        Verdict::Believed
+    );
+    assert_eq!(world.learn(&[]), Verdict::Believed);
+    assert_eq!(world.used(), [0_u8; 0]);
+}
+
+#[test]
+fn those_held_in_doubt_outlast_emptiness() {
+    let mut world = World::new(Outage::keep().grace(SECOND).drain_over(SECOND));
+    world.learn(&[1, 2, 3]);
+    assert_eq!(world.learn(&[1]), Verdict::Doubted { gone: 2, of: 3 });
+    assert_eq!(world.learn(&[]), Verdict::Empty);
+    world.dead = vec![1, 2, 3];
+    let mut used = world.after(SECOND * 1000);
+    used.sort_unstable();
+    assert_eq!(used, [1, 2, 3]);
+}
+
+#[test]
+fn rules_that_nobody_checked_do_no_harm() {
+    let mut world = World::new(
+        Outage::drain()
+            .grace(Duration::MAX)
+            .drain_over(Duration::MAX)
+            .guard(f64::NAN),
+    );
+    world.learn(&[1, 2]);
+    assert_eq!(world.learn(&[1]), Verdict::Believed);
+    assert_eq!(world.learn(&[]), Verdict::Empty);
+    assert_eq!(world.after(SECOND), [1]);
 }
 
 #[test]
 fn an_answer_is_compared_to_the_letter() {
     let mut world = World::new(Outage::drain());
     world.learn(&[1, 2]);
-    assert!(world.belief.is_unchanged(&entries(&[1, 2]), None));
-    assert!(!world.belief.is_unchanged(&entries(&[2, 1]), None));
-    assert!(!world.belief.is_unchanged(&entries(&[1]), None));
-    assert!(
-        !world
-            .belief
-            .is_unchanged(&entries(&[1, 2]), Some(&"dc2".to_owned()))
-    );
+    assert!(world.belief.is_unchanged(&entries(&[1, 2])));
+    assert!(!world.belief.is_unchanged(&entries(&[2, 1])));
+    assert!(!world.belief.is_unchanged(&entries(&[1])));
     let heavier: Vec<_> = entries(&[1, 2])
         .into_iter()
         .map(|(key, it)| (key, it.weight(2)))
         .collect();
-    assert!(!world.belief.is_unchanged(&heavier, None));
+    assert!(!world.belief.is_unchanged(&heavier));
     world.learn(&[]);
-    assert!(!world.belief.is_unchanged(&entries(&[1, 2]), None));
+    assert!(!world.belief.is_unchanged(&entries(&[1, 2])));
 }
 
 proptest! {

@@ -27,11 +27,17 @@ impl Bucket {
         }
     }
 
-    /// Takes a token, and says from when on it holds: now, unless the bucket is empty.
-    pub(super) fn take(&mut self, now: Instant) -> Instant {
-        let scheduled = self.schedule.max(now);
-        self.schedule = scheduled + self.interval;
-        scheduled.checked_sub(self.slack).unwrap_or(now).max(now)
+    /// When there is a token. Takes none: whoever gives up while it waits must leave nothing behind.
+    pub(super) fn ready(&self, now: Instant) -> Instant {
+        self.schedule
+            .checked_sub(self.slack)
+            .unwrap_or(now)
+            .max(now)
+    }
+
+    /// Takes the token that is there.
+    pub(super) fn take(&mut self, now: Instant) {
+        self.schedule = self.schedule.max(now) + self.interval;
     }
 }
 
@@ -41,25 +47,46 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Waits for a token and takes it. Gives the time then.
+    fn next(bucket: &mut Bucket, now: Instant) -> Instant {
+        let ready = bucket.ready(now);
+        bucket.take(ready);
+        ready
+    }
+
+    fn waits<const N: usize>(bucket: &mut Bucket, start: Instant) -> [u64; N] {
+        let mut now = start;
+        [0; N].map(|_| {
+            now = next(bucket, now);
+            (now - start).as_secs()
+        })
+    }
+
     #[test]
     fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
         let start = Instant::now();
         let mut bucket = Bucket::new(3, SECOND, start);
-        let waits: Vec<_> = (0..6).map(|_| bucket.take(start) - start).collect();
-        let seconds = [0, 0, 0, 1, 2, 3].map(Duration::from_secs);
-        assert_eq!(waits, seconds);
+        assert_eq!(waits(&mut bucket, start), [0, 0, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn who_gives_up_waiting_leaves_no_debt() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(2, SECOND, start);
+        let _ = waits::<4>(&mut bucket, start);
+        for _ in 0..1000 {
+            assert!(bucket.ready(start) <= start + SECOND * 3);
+        }
+        assert!(bucket.ready(start + SECOND * 3) <= start + SECOND * 3);
     }
 
     #[test]
     fn it_fills_again_and_no_further() {
         let start = Instant::now();
         let mut bucket = Bucket::new(2, SECOND, start);
-        for _ in 0..5 {
-            bucket.take(start);
-        }
+        let _ = waits::<5>(&mut bucket, start);
         let later = start + SECOND * 60;
-        let waits: Vec<_> = (0..4).map(|_| bucket.take(later) - later).collect();
-        assert_eq!(waits, [0, 0, 1, 2].map(Duration::from_secs));
+        assert_eq!(waits(&mut bucket, later), [0, 0, 1, 2]);
     }
 
     #[test]
@@ -68,7 +95,7 @@ mod tests {
         let mut bucket = Bucket::new(5, SECOND, start);
         let (mut now, mut taken) = (start, 0);
         while now < start + SECOND * 60 {
-            now = bucket.take(now);
+            now = next(&mut bucket, now);
             taken += 1;
         }
         assert!((60..=65).contains(&taken), "{taken}");

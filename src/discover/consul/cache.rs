@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::instance::Instance;
@@ -38,12 +38,12 @@ const FILE_LIMIT: Duration = Duration::from_secs(5);
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 impl Cache {
-    /// Replaces the file. A failure is logged: calls do not depend on it.
+    /// Replaces the file. A failure is logged, and told: calls do not depend on it.
     ///
     /// # Cancel safety
     ///
     /// The old file or the new one is there, whole.
-    pub(super) async fn store(&self, instances: &[Instance]) {
+    pub(super) async fn store(&self, instances: &[Instance]) -> bool {
         let content = Content {
             version: VERSION,
             subject: self.subject.clone(),
@@ -51,10 +51,12 @@ impl Cache {
             instances: instances.to_vec(),
         };
         let stored = timeout(FILE_LIMIT, replace(&self.path, &content)).await;
-        if let Err(error) = stored.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        let stored = stored.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if let Err(error) = &stored {
             let path = self.path.display();
-            tracing::warn!(%path, %error, "what Consul answered could not be kept for the next start");
+            tracing::warn!(%path, %error, "what Consul answers can't be kept for the next start");
         }
+        stored.is_ok()
     }
 
     /// What was stored, and how long ago, if it can be used.
@@ -78,7 +80,7 @@ impl Cache {
         } else if age > self.max_age {
             "they are too old"
         } else {
-            tracing::warn!(%path, ?age, "Consul can't be reached; the endpoints of the last run are used");
+            tracing::warn!(%path, ?age, "Consul has not answered; the endpoints of the last run are used");
             return Some((content.instances, age));
         };
         tracing::warn!(%path, problem, ?age, "the cached endpoints can't be used");
@@ -88,14 +90,35 @@ impl Cache {
 
 async fn replace(path: &Path, content: &Content) -> io::Result<()> {
     let text = serde_json::to_vec(content)?;
-    // Beside the file, since a file can't be renamed across file systems. Processes do not meet in it.
+    // Beside the file, since a file can't be renamed across file systems. Nobody else has this name, and whoever can't
+    // read the file's folder can't read the file.
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.new", std::process::id()));
-    tokio::fs::write(&temporary, text).await?;
-    tokio::fs::rename(&temporary, path).await
+    temporary.push(format!(".{:016x}.new", fastrand::u64(..)));
+    let temporary = Temporary(temporary.into());
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    options.mode(0o600);
+    let mut file = options.open(&temporary.0).await?;
+    file.write_all(&text).await?;
+    file.sync_all().await?;
+    tokio::fs::rename(&temporary.0, path).await
+}
+
+/// Does not stay, whatever happens. After the renaming there is nothing of its name.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 async fn read(path: &Path) -> io::Result<Content> {
+    // Opening a pipe would wait for its writer.
+    if !tokio::fs::metadata(path).await?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut text = Vec::new();
     let file = tokio::fs::File::open(path).await?;
     file.take(MAX_FILE).read_to_end(&mut text).await?;

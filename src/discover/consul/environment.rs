@@ -20,14 +20,12 @@ impl Environment {
     }
 
     pub(super) fn token(&self) -> Token {
-        let value = self
-            .get("CONSUL_HTTP_TOKEN")
-            .map(|it| Token::Value(Secret::new(it)));
-        let file = || {
-            self.get("CONSUL_HTTP_TOKEN_FILE")
-                .map(|it| Token::File(it.into()))
-        };
-        value.or_else(file).unwrap_or_default()
+        // The file goes first, as in Consul's own client.
+        if let Some(path) = self.get("CONSUL_HTTP_TOKEN_FILE") {
+            return Token::File(path.into());
+        }
+        let value = self.get("CONSUL_HTTP_TOKEN");
+        value.map_or(Token::None, |it| Token::Value(Secret::new(it)))
     }
 
     pub(super) fn namespace(&self) -> Option<String> {

@@ -11,6 +11,8 @@ use crate::transport::dial::DialError;
 #[derive(Debug)]
 pub(super) enum QueryError {
     Token(String),
+    /// The question can't be put in a URL.
+    Path(http::uri::InvalidUri),
     Dial(DialError),
     /// By TLS.
     Refused(String),
@@ -56,6 +58,7 @@ impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(problem) => write!(f, "the ACL token can't be used: {problem}"),
+            Self::Path(error) => write!(f, "the query can't be sent: {error}"),
             Self::Dial(error) => {
                 write!(f, "the agent can't be reached: {}", error.io_error())
             }

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -21,6 +21,8 @@ use super::error::QueryError;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// From an answer's head to its end. An agent has the whole answer before it sends the head.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
+/// All but the wait for the answer.
+pub(super) const OTHER_LIMITS: Duration = CONNECT_LIMIT.saturating_add(BODY_LIMIT);
 
 /// A connection, and the half of it that needs to be polled while it is used.
 pub(super) struct AgentConnection {
@@ -33,6 +35,7 @@ type Driver = Pin<Box<http1::Connection<TokioIo<BoxIo>, String>>>;
 /// An answer, read to its end.
 #[derive(Debug)]
 pub(super) struct Reply {
+    pub(super) version: Version,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -80,6 +83,7 @@ impl AgentConnection {
         let body = driven(driver, read(body, max_body));
         let body = limited("reading the agent's answer", BODY_LIMIT, body).await??;
         Ok(Reply {
+            version: head.version,
             status: head.status,
             headers: head.headers,
             body,

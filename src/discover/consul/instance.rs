@@ -1,6 +1,7 @@
 //! An instance of a service, as Consul knows it, and the endpoint that it is to a channel.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -8,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Host};
 use crate::endpoint::Endpoint;
+
+use super::problems::Problems;
 
 /// One instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,8 @@ pub(super) struct Reading {
     pub(super) passing_only: bool,
     /// The name of the address to use, where an instance has one of that name.
     pub(super) tagged_address: Option<String>,
+    /// Use the Unix socket that an instance names.
+    pub(super) socket_paths: bool,
 }
 
 /// What an answer has for a channel.
@@ -53,6 +58,8 @@ pub(super) struct Found {
     pub(super) endpoints: Vec<Endpoint>,
     /// What was left out.
     pub(super) counts: Counts,
+    /// Why some can't be used.
+    pub(super) problems: Problems,
 }
 
 /// How many instances there are, and why some get no calls.
@@ -63,17 +70,20 @@ pub(super) struct Counts {
     pub(super) warning: usize,
     pub(super) maintenance: usize,
     pub(super) unusable: usize,
+    pub(super) doubled: usize,
 }
 
 impl Reading {
     /// The endpoints among these instances, in their order. Instances in maintenance are there with weight 0: an
-    /// operator drains them, which is no outage.
-    pub(super) fn read(&self, instances: &[Instance], rejected: usize) -> Found {
+    /// operator drains them, which is no outage. Of several with one address, the one with the highest weight counts.
+    pub(super) fn read(&self, instances: &[Instance], rejected: &Problems) -> Found {
+        let mut places: HashMap<Address, usize> = HashMap::with_capacity(instances.len());
         let mut found = Found {
             endpoints: Vec::with_capacity(instances.len()),
+            problems: rejected.clone(),
             counts: Counts {
-                instances: instances.len() + rejected,
-                unusable: rejected,
+                instances: instances.len() + rejected.count(),
+                unusable: rejected.count(),
                 ..Counts::default()
             },
         };
@@ -96,14 +106,26 @@ impl Reading {
                 }
             };
             match self.address(instance) {
-                Ok(address) => found.endpoints.push(instance.endpoint(address, weight)),
+                Ok(address) => {
+                    let endpoint = instance.endpoint(address.clone(), weight);
+                    match places.entry(address) {
+                        Entry::Vacant(place) => {
+                            place.insert(found.endpoints.len());
+                            found.endpoints.push(endpoint);
+                        }
+                        Entry::Occupied(place) => {
+                            counts.doubled += 1;
+                            let other = &mut found.endpoints[*place.get()];
+                            if weight > other.weight_or_default() {
+                                *other = endpoint;
+                            }
+                        }
+                    }
+                }
                 Err(problem) => {
-                    tracing::warn!(
-                        instance = instance.id,
-                        node = instance.node,
-                        problem,
-                        "instance left out"
-                    );
+                    let Instance { id, node, .. } = instance;
+                    let named = || format!("{id:?} on node {node:?}: {problem}");
+                    found.problems.add(named);
                     counts.unusable += 1;
                 }
             }
@@ -114,7 +136,8 @@ impl Reading {
     fn address(&self, instance: &Instance) -> Result<Address, String> {
         let tagged = self.tagged_address.as_ref();
         let tagged = tagged.and_then(|name| instance.tagged_addresses.get(name));
-        let (host, port) = match (tagged, &instance.socket_path) {
+        let socket = instance.socket_path.as_ref().filter(|_| self.socket_paths);
+        let (host, port) = match (tagged, socket) {
             (Some((host, port)), _) => (host, *port),
             (None, Some(path)) => return Address::unix(path).map_err(|error| error.to_string()),
             (None, None) => (&instance.address, instance.port),
@@ -170,6 +193,8 @@ impl Instance {
 
 /// An address that dials would misunderstand: 0.0.0.0 is this machine to most kernels.
 fn is_nobody(ip: IpAddr) -> bool {
+    // An IPv4 address may be written as an IPv6 one.
+    let ip = ip.to_canonical();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     ip.is_unspecified() || ip.is_multicast() || broadcast
 }
@@ -186,6 +211,7 @@ impl fmt::Display for Counts {
             (self.warning, "with a warning"),
             (self.maintenance, "in maintenance"),
             (self.unusable, "without a usable address or weight"),
+            (self.doubled, "with the address of another one"),
         ];
         let mut separator = ": ";
         for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
@@ -206,7 +232,7 @@ mod tests {
             node: "n1".to_owned(),
             datacenter: Some("dc1".to_owned()),
             address: "10.0.0.1".to_owned(),
-            port: 8080,
+            port: 8080 + health as i64 * i64::from(id == "x"),
             socket_path: None,
             tagged_addresses: BTreeMap::from([(
                 "wan".to_owned(),
@@ -221,7 +247,7 @@ mod tests {
     }
 
     fn read(reading: &Reading, instance: Instance) -> Option<(String, u32)> {
-        let found = reading.read(&[instance], 0);
+        let found = reading.read(&[instance], &Problems::default());
         let endpoint = found.endpoints.first()?;
         Some((endpoint.to_string(), endpoint.weight_or_default()))
     }
@@ -235,7 +261,9 @@ mod tests {
             Health::Maintenance,
         ]
         .map(|health| instance("x", health));
-        let found = Reading::default().read(&all, 1);
+        let mut one = Problems::default();
+        one.add(|| "unreadable".to_owned());
+        let found = Reading::default().read(&all, &one);
         let weights: Vec<_> = found
             .endpoints
             .iter()
@@ -250,9 +278,21 @@ mod tests {
             passing_only: true,
             ..Reading::default()
         };
-        let found = passing.read(&all, 0);
+        let found = passing.read(&all, &Problems::default());
         assert_eq!(found.endpoints.len(), 2);
         assert_eq!((found.counts.warning, found.counts.critical), (1, 1));
+    }
+
+    #[test]
+    fn of_several_at_one_address_the_heaviest_counts() {
+        let both = [
+            instance("old", Health::Maintenance),
+            instance("new", Health::Passing),
+        ];
+        let found = Reading::default().read(&both, &Problems::default());
+        assert_eq!(found.endpoints.len(), 1);
+        assert_eq!(found.endpoints[0].facts()["consul.id"], "new");
+        assert_eq!(found.counts.doubled, 1);
     }
 
     #[test]
@@ -270,7 +310,8 @@ mod tests {
 
     #[test]
     fn metadata_is_the_services_own_and_consuls() {
-        let found = Reading::default().read(&[instance("x", Health::Passing)], 0);
+        let found =
+            Reading::default().read(&[instance("x", Health::Passing)], &Problems::default());
         let facts: Vec<_> = found.endpoints[0].facts().iter().collect();
         let expected = [
             ("consul.datacenter", "dc1"),
@@ -330,6 +371,8 @@ mod tests {
             ("10.0.0.1\r\nx", 80),
             ("0.0.0.0", 80),
             ("::", 80),
+            ("::ffff:0.0.0.0", 80),
+            ("::ffff:224.0.0.1", 80),
             ("224.0.0.1", 80),
             ("ff02::1", 80),
             ("255.255.255.255", 80),
@@ -345,9 +388,11 @@ mod tests {
             socket_path: Some("/run/x.sock".to_owned()),
             ..instance("x", Health::Passing)
         };
-        assert_eq!(
-            read(&Reading::default(), socket).unwrap().0,
-            "unix:/run/x.sock"
-        );
+        assert_eq!(read(&Reading::default(), socket.clone()), None);
+        let sockets = Reading {
+            socket_paths: true,
+            ..Reading::default()
+        };
+        assert_eq!(read(&sockets, socket).unwrap().0, "unix:/run/x.sock");
     }
 }

@@ -2,20 +2,23 @@
 //!
 //! | file | role |
 //! |---|---|
-//! | `options` | [`Consul`]: what users set, its checks |
+//! | `options`, `checks` | [`Consul`]: what users set, and whether it makes sense |
 //! | `target` | the same from a `consul://` text |
 //! | `environment` | what is not set comes from Consul's own variables |
 //! | `datacenters` | the channel's stream: the first datacenter with endpoints |
 //! | `follow` | one channel's part in a watch: one leads, the others listen |
 //! | `registry` | the watches of the process |
-//! | `watch` | the loop: ask, judge, back off, publish |
+//! | `watch` | the loop: back off, publish, keep a sign of life |
+//! | `asker` | one query after the other |
 //! | `index`, `bucket`, `guard` | its rules: what to wait for, how often, what to ask twice |
 //! | `query`, `token`, `http`, `error` | one query: path, header, connection, what went wrong |
-//! | `wire`, `instance` | an answer: from bytes to instances to endpoints |
+//! | `wire`, `instance`, `problems` | an answer: from bytes to instances to endpoints, and what is wrong with it |
 //! | `cache` | the last good answer on disk |
 
+mod asker;
 mod bucket;
 mod cache;
+mod checks;
 mod datacenters;
 mod environment;
 mod error;
@@ -25,6 +28,7 @@ mod http;
 mod index;
 mod instance;
 mod options;
+mod problems;
 mod query;
 mod registry;
 mod target;

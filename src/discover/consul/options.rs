@@ -1,6 +1,5 @@
 //! What users say about a service in Consul.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,8 +9,6 @@ use crate::discover::{Discover, Outage, Resolutions};
 use crate::error::Error;
 use crate::secret::Secret;
 #[cfg(feature = "tls")]
-use crate::transport::security::Security;
-#[cfg(feature = "tls")]
 use crate::transport::tls::Tls;
 
 use super::cache::Cache;
@@ -20,7 +17,7 @@ use super::environment::Environment;
 use super::guard::Guard;
 use super::instance::Reading;
 use super::query::Query;
-use super::token::{self, Token};
+use super::token::Token;
 use super::watch::Terms;
 
 /// A service in [Consul](https://developer.hashicorp.com/consul), as a source of endpoints.
@@ -40,7 +37,9 @@ use super::watch::Terms;
 /// ```
 ///
 /// The agent is followed with blocking queries: a change is seen milliseconds after Consul knows it, with or without
-/// traffic. All channels of a process that ask for the same, of the same agent, share one watch.
+/// traffic. In the long run there is at most one query per second, after five at once. All channels of a process that ask
+/// for the same, of the same agent and with the same settings, share one watch; one of them asks, and the next one when
+/// that is gone.
 ///
 /// **Which instances get calls.** Those whose checks pass, with the service's weight for it, and those with a warning, with
 /// the weight for that (see [`passing_only`](Self::passing_only)). Critical ones get none. Those in maintenance are listed
@@ -49,8 +48,7 @@ use super::watch::Terms;
 ///
 /// **When Consul has a bad day**, what was found last stays in use: for as long as the agent can't be reached, answers
 /// nonsense or denies access, and by the rules of [`outage`](Self::outage) when it says that most endpoints or all are gone.
-/// Failed queries are repeated with jittered backoff, up to 60 s; with a good connection there is at most one query per
-/// second in the long run.
+/// Failed queries are repeated with jittered backoff, up to 60 s, and up to 1 s while there is nothing to serve from.
 ///
 /// What is not set here comes from the variables that Consul's own tools read, at the moment of `connect`:
 /// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`. Other variables, those of
@@ -93,8 +91,6 @@ pub enum Consistency {
 
 /// Where an agent listens that was not configured.
 const DEFAULT_AGENT: &str = "127.0.0.1:8500";
-const MAX_WAIT: Duration = Duration::from_secs(600);
-const MAX_AGE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Consul {
     /// The instances of this service.
@@ -144,8 +140,8 @@ impl Consul {
         self
     }
 
-    /// The ACL token. It is sent in the header `X-Consul-Token` and stands nowhere else. Default `CONSUL_HTTP_TOKEN`,
-    /// else what is in the file that `CONSUL_HTTP_TOKEN_FILE` names, else none.
+    /// The ACL token. It is sent in the header `X-Consul-Token` and stands nowhere else. Default what is in the file that
+    /// `CONSUL_HTTP_TOKEN_FILE` names, else `CONSUL_HTTP_TOKEN`, else none.
     ///
     /// A token may go over plaintext to this machine and through Unix sockets only; see
     /// [`allow_plaintext_token`](Self::allow_plaintext_token).
@@ -154,7 +150,7 @@ impl Consul {
         self
     }
 
-    /// The file that has the ACL token. It is read for each query, so that the token can be replaced.
+    /// The file that has the ACL token, of at most 8 KiB. It is read for each query, so that the token can be replaced.
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.token = Token::File(path.into());
         self
@@ -181,7 +177,7 @@ impl Consul {
     }
 
     /// The datacenter. Default: the agent's own. Given several times, they are an order: the second is used while no
-    /// instance of the first may get calls, and so on.
+    /// instance of the first may get calls, and so on; also if the first says nothing for a second at the start.
     pub fn datacenter(mut self, name: impl Into<String>) -> Self {
         self.datacenters.push(name.into());
         self
@@ -215,6 +211,13 @@ impl Consul {
     /// The name of the address to use, where an instance or its node has one of that name: `wan` from another network.
     pub fn tagged_address(mut self, name: impl Into<String>) -> Self {
         self.reading.tagged_address = Some(name.into());
+        self
+    }
+
+    /// Whether an instance that was registered with a Unix socket (Consul 1.11) is reached through it. Default no: the path
+    /// means something on the instance's own machine only, and whoever may register services could name any socket there.
+    pub fn socket_paths(mut self, yes: bool) -> Self {
+        self.reading.socket_paths = yes;
         self
     }
 
@@ -268,84 +271,7 @@ impl Consul {
         self
     }
 
-    /// # Errors
-    ///
-    /// A configuration error that names the first bad field.
-    pub(crate) fn validate(&self) -> Result<(), Error> {
-        let bad =
-            |field: &str, problem: &str| Err(Error::config(&format!("consul.{field}"), problem));
-        if let Some(problem) = &self.invalid {
-            return Err(Error::config("target", problem));
-        }
-        let service = &self.query.service;
-        if service.is_empty() {
-            return bad("service", "it is empty; name the service");
-        }
-        if service.contains('/') || service.contains(char::is_control) {
-            return bad("service", "a name has no slash and no control character");
-        }
-        let agent = self.address()?;
-        let local = agent.as_tcp().is_none_or(|tcp| tcp.is_loopback());
-        #[cfg(feature = "tls")]
-        let local = match &self.tls {
-            Some(tls) => {
-                Security::of_agent(tls, &agent)
-                    .map_err(|error| Error::config("consul", error.message()))?;
-                true
-            }
-            None => local,
-        };
-        if let Token::Value(token) = &self.token
-            && let Err(problem) = token::header(token.expose())
-        {
-            return bad("token", problem);
-        }
-        if self.token != Token::None && !local && !self.plaintext_token {
-            let problem = "it would go in plaintext to another machine; ask an agent on this one, \
-                or say allow_plaintext_token(true)";
-            return bad("token", problem);
-        }
-        for tag in &self.query.tags {
-            if tag.is_empty() {
-                return bad("tag", "it is empty; leave it out, or name a tag");
-            }
-            if tag.contains('`') && tag.contains(['"', '\\']) {
-                return bad(
-                    "tag",
-                    "a tag with both kinds of quotes can't be asked for; use filter",
-                );
-            }
-        }
-        let mut seen = BTreeSet::new();
-        for name in &self.datacenters {
-            if name.is_empty() || !seen.insert(name) {
-                return bad("datacenter", "each must be named, and only once");
-            }
-        }
-        let texts = [
-            ("namespace", &self.query.namespace),
-            ("near", &self.query.near),
-            ("filter", &self.query.filter),
-            ("tagged_address", &self.reading.tagged_address),
-        ];
-        for (field, text) in texts {
-            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
-                return bad(field, "it is empty; leave it out, or give it a value");
-            }
-        }
-        if !(Duration::from_secs(1)..=MAX_WAIT).contains(&self.wait) {
-            return bad("wait", "must be from 1 s to 10 minutes");
-        }
-        if self.max_answer_bytes < 1024 {
-            return bad("max_answer_bytes", "must be at least 1024");
-        }
-        if self.cache_max_age.is_zero() || self.cache_max_age > MAX_AGE {
-            return bad("cache_max_age", "must be more than 0 and at most a year");
-        }
-        self.outage.validate("consul.outage")
-    }
-
-    fn address(&self) -> Result<Address, Error> {
+    pub(super) fn address(&self) -> Result<Address, Error> {
         let address = match &self.agent {
             Some(address) => address.clone(),
             None => Address::parse(DEFAULT_AGENT),
@@ -403,7 +329,7 @@ impl<T: Into<String>> From<T> for Consul {
 
 impl Discover for Consul {
     fn name(&self) -> String {
-        let agent = match self.address() {
+        let agent = match self.clone().resolved(&Environment::of_process()).address() {
             Ok(address) => address.to_string(),
             Err(_) => "(invalid agent)".to_owned(),
         };

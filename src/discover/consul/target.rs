@@ -49,7 +49,7 @@ impl Consul {
 
 /// Whether [`Consul::target`] is to read it.
 pub(crate) fn is_target(text: &str) -> bool {
-    scheme(text).is_some()
+    scheme(text.trim()).is_some()
 }
 
 fn scheme(text: &str) -> Option<&str> {
@@ -69,6 +69,12 @@ fn parse(text: &str) -> Result<Consul, Problem> {
         .split_once('/')
         .ok_or("it names no service; write consul://host:port/service")?;
     let service = service.strip_suffix('/').unwrap_or(service);
+    if service.contains('@') {
+        // Likelier a token with a slash in it than a service.
+        return Err(
+            "there is an @ in the service; write @ as %40, and / in a token as %2F".to_owned(),
+        );
+    }
     let mut consul = Consul::service(decode("the service", service)?);
     let (userinfo, host) = match authority.rsplit_once('@') {
         Some((userinfo, host)) => (Some(userinfo), host),
@@ -140,9 +146,9 @@ fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Pr
                 .to_owned(),
         ),
         (false, _) => Err(format!(
-            "the parameter {:?} is unknown; there are tag, dc, passing, near, filter, ns, stale, consistent, tls, wait, \
+            "{} is unknown; there are tag, dc, passing, near, filter, ns, stale, consistent, tls, wait, \
              address, agent, token_file and cache",
-            name.chars().take(20).collect::<String>()
+            shown(name)
         )),
         (true, None) => Err(format!("{name} has no value; write {name}=…")),
         (true, Some(value)) => Ok(match name {
@@ -159,6 +165,16 @@ fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Pr
                 duration(&value).ok_or("wait must be a number with a unit, as in 90s or 5m")?,
             ),
         }),
+    }
+}
+
+/// A parameter's name, unless it looks like a secret that got there by mistake.
+fn shown(name: &str) -> String {
+    let plain = name.len() <= 16 && name.chars().all(|it| it.is_ascii_lowercase() || it == '_');
+    if plain {
+        format!("the parameter {name:?}")
+    } else {
+        "a parameter".to_owned()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The ACL token, which goes into a header and nowhere else.
 
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -25,33 +27,51 @@ const MAX_FILE: u64 = 8 * 1024;
 /// How long a file may take; it may lie on a network.
 const FILE_LIMIT: Duration = Duration::from_secs(5);
 
-impl Token {
+/// Reads the token's file, never more than once at a time: a read that hangs holds a thread, whoever waits for it.
+#[derive(Default)]
+pub(super) struct TokenReader(Option<Pin<Box<dyn Future<Output = io::Result<String>> + Send>>>);
+
+impl TokenReader {
     /// The header of a query.
     ///
     /// # Errors
     ///
     /// If the file can't be read, or what is in it is no token.
-    pub(super) async fn header(&self) -> Result<Option<HeaderValue>, QueryError> {
-        match self {
-            Self::None => Ok(None),
-            Self::Value(token) => header(token.expose()).map(Some).map_err(QueryError::token),
-            Self::File(path) => {
+    pub(super) async fn header(
+        &mut self,
+        token: &Token,
+    ) -> Result<Option<HeaderValue>, QueryError> {
+        match token {
+            Token::None => Ok(None),
+            Token::Value(token) => header(token.expose()).map(Some).map_err(QueryError::token),
+            Token::File(path) => {
                 let named =
                     |problem: &str| QueryError::token(format!("{}: {problem}", path.display()));
-                let read = tokio::time::timeout(FILE_LIMIT, read(path)).await;
-                let text = read
-                    .map_err(|_| named("reading it took too long"))?
-                    .map_err(|error| named(&error.to_string()))?;
+                let reading = self.0.get_or_insert_with(|| Box::pin(read(path.clone())));
+                let Ok(text) = tokio::time::timeout(FILE_LIMIT, reading).await else {
+                    return Err(named("reading it takes too long"));
+                };
+                self.0 = None;
+                let text = text.map_err(|error| named(&error.to_string()))?;
                 header(text.trim()).map(Some).map_err(named)
             }
         }
     }
 }
 
-async fn read(path: &PathBuf) -> std::io::Result<String> {
+async fn read(path: PathBuf) -> io::Result<String> {
+    // Opening a pipe would wait for its writer.
+    if !tokio::fs::metadata(&path).await?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut text = String::new();
-    let file = tokio::fs::File::open(path).await?;
-    file.take(MAX_FILE).read_to_string(&mut text).await?;
+    let file = tokio::fs::File::open(&path).await?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).await?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!(
+            "it has more than {MAX_FILE} bytes"
+        )));
+    }
     Ok(text)
 }
 

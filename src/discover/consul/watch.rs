@@ -1,32 +1,29 @@
-//! The watch of one service: its queries, and what came of them.
+//! The watch of one service: who asks, and what came of it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::header::{ACCEPT, HOST, HeaderName, USER_AGENT};
-use http::{HeaderMap, Request, StatusCode};
-use tokio::sync::{Mutex, watch};
-use tokio::time::{sleep, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::address::Address;
+use crate::lock::lock;
 use crate::retry::Backoff;
 use crate::time::Instant;
-use crate::transport::security::Security;
 #[cfg(feature = "tls")]
 use crate::transport::tls::Tls;
 
-use super::Consistency;
+use super::asker::{Asker, cached, longest_query};
 use super::bucket::Bucket;
 use super::cache::Cache;
 use super::error::QueryError;
 use super::guard::Guard;
-use super::http::{AgentConnection, Reply};
-use super::index::Index;
 use super::instance::Instance;
+use super::problems::Problems;
 use super::query::Query;
 use super::token::Token;
-use super::wire;
 
 /// What is watched, and how. Channels that agree in all of it share a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,9 +43,11 @@ pub(super) struct Terms {
 #[derive(Debug)]
 pub(super) struct Watch {
     terms: Terms,
-    security: Security,
     news: watch::Sender<News>,
-    progress: Mutex<Progress>,
+    /// Held by the one who asks.
+    progress: tokio::sync::Mutex<Progress>,
+    /// By when that one will have given a sign of life.
+    due: Mutex<Instant>,
 }
 
 /// What is known. Each part has a number that grows, so that nobody takes old news for new.
@@ -67,26 +66,28 @@ pub(super) struct Answer {
     /// The same list as long as nothing in it changes.
     pub(super) instances: Arc<[Instance]>,
     /// Entries that could not be read.
-    pub(super) rejected: usize,
+    pub(super) rejected: Problems,
     pub(super) index: Option<u64>,
     /// ACLs hid something, says the agent.
     pub(super) hidden: bool,
+    /// Too much is gone in it, and was so twice.
+    pub(super) doubted: bool,
+    /// It is the last run's.
+    pub(super) cached: bool,
+    pub(super) came: Instant,
     /// How old it was when it came.
     pub(super) age: Duration,
 }
 
-/// What one query leaves to the next.
+/// What one who asks leaves to the next.
 #[derive(Debug)]
 struct Progress {
-    index: Index,
     bucket: Bucket,
     failures: u32,
-    cache_tried: bool,
+    /// The cache is not written before: what is in it may be better than what is known now.
+    store_after: Instant,
 }
 
-/// Queries without an index are answered at once; an agent that looks for a leader takes up to 8 s to give up (seen with
-/// Consul 1.8). That comes on top of a blocking query's wait, too.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// A full bucket lets a few changes in a row through at once; in the long run there is a query per second, whatever the
 /// agent answers.
 const BURST: u32 = 5;
@@ -97,38 +98,28 @@ const BACKOFF: Backoff = Backoff::calls()
     .initial(Duration::from_millis(500))
     .max(Duration::from_secs(30))
     .jitter(1.0);
-/// While there is nothing to serve from, an agent that comes up is to be found soon.
+/// While there is nothing to serve from but what was cached, an agent that comes up is to be found soon.
 const EAGER: Backoff = BACKOFF.max(Duration::from_millis(500));
 /// No query will do better until a person has done something.
 const DENIED: Backoff = Backoff::calls()
     .initial(Duration::from_secs(15))
     .max(Duration::from_secs(15));
 
-static TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
-
-impl Terms {
-    fn security(&self) -> Security {
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            return Security::of_agent(tls, &self.agent)
-                .unwrap_or_else(|error| Security::Broken(error.to_string().into()));
-        }
-        Security::Plaintext
-    }
-}
+/// An agent that takes longer for its first answer than this is as good as one that can't be reached: the cache serves.
+const CACHE_AFTER: Duration = Duration::from_secs(1);
+/// For how long an answer that is doubted keeps out of the cache.
+const DOUBT: Duration = Duration::from_secs(120);
+/// How late a sign of life may come on a busy machine.
+const LATE: Duration = Duration::from_secs(5);
 
 impl Watch {
     pub(super) fn new(terms: Terms) -> Self {
+        let now = Instant::now();
         Self {
-            security: terms.security(),
             terms,
             news: watch::Sender::new(News::default()),
-            progress: Mutex::new(Progress {
-                index: Index::default(),
-                bucket: Bucket::new(BURST, INTERVAL, Instant::now()),
-                failures: 0,
-                cache_tried: false,
-            }),
+            progress: tokio::sync::Mutex::new(Progress::new(now)),
+            due: Mutex::new(now + LATE),
         }
     }
 
@@ -147,14 +138,39 @@ impl Watch {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes its connection; the next in line begins where it was, with a connection of its own.
+    /// Dropping the future closes its connection; the next in line begins anew, with a connection of its own.
     pub(super) async fn lead(self: Arc<Self>) -> Infallible {
-        let mut progress = self.progress.lock().await;
-        // Nobody knows what became of the query that was under way.
-        progress.index.forget();
-        let mut connection = None;
+        tokio::select! {
+            mut progress = self.progress.lock() => self.ask(&mut progress).await,
+            // Whoever leads belongs to a runtime that does not run: it can't be asked to leave.
+            () = self.silence() => self.ask(&mut Progress::new(Instant::now())).await,
+        }
+    }
+
+    /// Returns when no sign of life came although one was due; to one caller each time.
+    async fn silence(&self) {
         loop {
-            let pause = self.round(&mut progress, &mut connection).await;
+            let due = *lock(&self.due);
+            sleep_until(due).await;
+            let mut last = lock(&self.due);
+            if *last == due {
+                *last = Instant::now() + LATE;
+                return;
+            }
+        }
+    }
+
+    /// There will be another sign of life within this time, or this one was the last.
+    fn is_alive_for(&self, time: Duration) {
+        *lock(&self.due) = Instant::now() + time + LATE;
+    }
+
+    async fn ask(&self, progress: &mut Progress) -> Infallible {
+        let mut asker = Asker::new(&self.terms);
+        let mut cache = self.terms.cache.as_ref();
+        loop {
+            let pause = self.round(progress, &mut asker, &mut cache).await;
+            self.is_alive_for(pause);
             sleep(pause).await;
         }
     }
@@ -163,141 +179,68 @@ impl Watch {
     async fn round(
         &self,
         progress: &mut Progress,
-        connection: &mut Option<AgentConnection>,
+        asker: &mut Asker,
+        cache: &mut Option<&Cache>,
     ) -> Duration {
-        match self.ask_surely(progress, connection).await {
+        // Twice, as an answer may be asked for; and as the bucket may be empty.
+        self.is_alive_for((longest_query(&self.terms) + INTERVAL) * 2);
+        let asked = self.ask_or_use_cache(progress, asker, *cache).await;
+        match asked {
             Ok(answer) => {
                 progress.failures = 0;
-                let usable = answer.instances.iter().any(Instance::is_usable);
+                let now = Instant::now();
+                if answer.doubted {
+                    progress.store_after = now + DOUBT;
+                }
+                let usable = answer.is_usable();
                 let instances = Arc::clone(&answer.instances);
                 self.publish(answer);
-                if let Some(cache) = self.terms.cache.as_ref().filter(|_| usable) {
-                    cache.store(&instances).await;
+                if let Some(stored) = *cache
+                    && usable
+                    && progress.store_after <= now
+                    && !stored.store(&instances).await
+                {
+                    // One that can't be written, or takes for ever, is not tried again and again.
+                    *cache = None;
                 }
                 Duration::ZERO
             }
             Err(error) => {
-                *connection = None;
-                progress.index.forget();
+                asker.start_over();
                 progress.failures = progress.failures.saturating_add(1);
+                if let Some(stored) = *cache {
+                    self.use_cache(stored).await;
+                }
                 self.report(&error);
-                self.use_cache(progress).await;
-                let backoff = match self.news.borrow().answer {
+                let answer = self.news.borrow().answer.clone();
+                let serving = answer.is_some_and(|it| it.is_usable() && !it.cached);
+                let backoff = match serving {
                     _ if error.is_denied() => DENIED,
-                    None => EAGER,
-                    Some(_) => BACKOFF,
+                    false => EAGER,
+                    true => BACKOFF,
                 };
                 backoff.delay(progress.failures, fastrand::f64())
             }
         }
     }
 
-    /// The next answer. One in which too much is gone is asked for twice, the second time from the leader's own state.
-    async fn ask_surely(
+    async fn ask_or_use_cache(
         &self,
         progress: &mut Progress,
-        connection: &mut Option<AgentConnection>,
+        asker: &mut Asker,
+        cache: Option<&Cache>,
     ) -> Result<Answer, QueryError> {
-        let answer = self.ask(&self.terms.query, progress, connection).await?;
         let last = self.news.borrow().answer.clone();
-        let suspicious = |last: Arc<Answer>| {
-            self.terms
-                .guard
-                .is_suspicious(&last.instances, &answer.instances)
-        };
-        if !last.is_some_and(suspicious) {
-            return Ok(answer);
-        }
-        let mut query = self.terms.query.clone();
-        if query.consistency == Consistency::Stale {
-            query.consistency = Consistency::Default;
-        }
-        progress.index.forget();
-        self.ask(&query, progress, connection).await
-    }
-
-    async fn ask(
-        &self,
-        query: &Query,
-        progress: &mut Progress,
-        connection: &mut Option<AgentConnection>,
-    ) -> Result<Answer, QueryError> {
-        let kept = connection.is_some();
-        let first = self.exchange(query, progress, connection).await;
-        let reply = match first {
-            // The agent may have closed the connection while nothing was asked, or may have been restarted: then the
-            // index is that of another life, and a query with it would wait for nothing.
-            Err(QueryError::Exchange(_)) if kept => {
-                *connection = None;
-                progress.index.forget();
-                self.exchange(query, progress, connection).await?
+        let mut asking = pin!(asker.ask(&self.terms, &mut progress.bucket, last.as_deref()));
+        if let Some(cache) = cache
+            && last.is_none()
+        {
+            if let Ok(asked) = timeout(CACHE_AFTER, &mut asking).await {
+                return asked;
             }
-            other => other?,
-        };
-        let header = |name: &str| reply.headers.get(name)?.to_str().ok();
-        progress.index.advance(header("x-consul-index"));
-        let hidden = header("x-consul-results-filtered-by-acls") == Some("true");
-        let parsed = wire::parse(&reply.body).map_err(QueryError::NotAList)?;
-        for problem in &parsed.rejected {
-            tracing::warn!(
-                service = query.service,
-                problem,
-                "an entry of Consul's answer was left out"
-            );
+            self.use_cache(cache).await;
         }
-        Ok(Answer {
-            instances: parsed.instances.into(),
-            rejected: parsed.rejected.len(),
-            index: progress.index.wanted(),
-            hidden,
-            age: Duration::ZERO,
-        })
-    }
-
-    /// One request and its answer.
-    async fn exchange(
-        &self,
-        query: &Query,
-        progress: &mut Progress,
-        connection: &mut Option<AgentConnection>,
-    ) -> Result<Reply, QueryError> {
-        sleep_until(progress.bucket.take(Instant::now())).await;
-        let wait = self.terms.wait;
-        let index = progress.index.wanted();
-        let path = query.path(index.map(|index| (index, wait)));
-        // The server adds up to a sixteenth, so that not all clients come back together.
-        let patience = index.map_or(PATIENCE, |_| wait + wait / 16 + PATIENCE);
-        let token = self.terms.token.header().await?;
-        let mut headers = HeaderMap::with_capacity(4);
-        let fixed = [
-            (HOST, self.terms.agent.authority()),
-            (ACCEPT, "application/json".to_owned()),
-            (
-                USER_AGENT,
-                concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ),
-        ];
-        for (name, value) in fixed {
-            headers.extend(value.try_into().ok().map(|value| (name, value)));
-        }
-        headers.extend(token.clone().map(|token| (TOKEN.clone(), token)));
-        let mut request = Request::new(String::new());
-        *request.uri_mut() = path.try_into().unwrap_or_default();
-        *request.headers_mut() = headers;
-
-        let mut open = match connection.take() {
-            Some(open) => open,
-            None => AgentConnection::open(&self.terms.agent, &self.security).await?,
-        };
-        let reply = open
-            .get(request, patience, self.terms.max_answer_bytes)
-            .await?;
-        *connection = Some(open);
-        if reply.status == StatusCode::OK {
-            return Ok(reply);
-        }
-        let token = token.as_ref().map(|token| token.as_bytes());
-        Err(QueryError::status(reply.status, &reply.body, token))
+        asking.await
     }
 
     fn publish(&self, mut answer: Answer) {
@@ -325,29 +268,64 @@ impl Watch {
         });
     }
 
-    /// What the last run of the program found serves until the agent can be reached.
-    async fn use_cache(&self, progress: &mut Progress) {
-        let Some(cache) = &self.terms.cache else {
-            return;
-        };
-        if std::mem::replace(&mut progress.cache_tried, true) || self.news.borrow().answer.is_some()
+    /// What the last run of the program found serves until there is an answer.
+    async fn use_cache(&self, cache: &Cache) {
+        if self.news.borrow().answer.is_none()
+            && let Some((instances, age)) = cache.load().await
         {
-            return;
+            self.publish(cached(instances, age));
         }
-        if let Some((instances, age)) = cache.load().await {
-            let trouble = self.news.borrow().trouble.clone();
-            self.publish(Answer {
-                instances: instances.into(),
-                rejected: 0,
-                index: None,
-                hidden: false,
-                age,
-            });
-            // It is still so.
-            self.news.send_modify(|news| {
-                news.troubles += 1;
-                news.trouble = trouble;
-            });
+    }
+}
+
+impl Progress {
+    fn new(now: Instant) -> Self {
+        Self {
+            bucket: Bucket::new(BURST, INTERVAL, now),
+            failures: 0,
+            store_after: now,
         }
+    }
+}
+
+impl Answer {
+    /// Whether calls may go to any of its instances.
+    fn is_usable(&self) -> bool {
+        self.instances.iter().any(Instance::is_usable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> Arc<Watch> {
+        let agent = Address::tcp("127.0.0.1:1").unwrap();
+        Arc::new(Watch::new(Terms {
+            agent,
+            query: Query::default(),
+            token: Token::None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            wait: Duration::from_secs(60),
+            max_answer_bytes: 1024,
+            guard: Guard::new(0.5),
+            cache: None,
+        }))
+    }
+
+    /// A leader on a runtime that nobody drives has the lock for ever. One of the others takes over, and only one.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_falls_silent_is_replaced() {
+        let watch = watch();
+        let _held = watch.progress.lock().await;
+        watch.is_alive_for(longest_query(&watch.terms));
+        let limit = longest_query(&watch.terms) + LATE;
+        assert!(timeout(limit - INTERVAL, watch.silence()).await.is_err());
+        assert!(timeout(INTERVAL * 2, watch.silence()).await.is_ok());
+        // Whoever took over has promised to live.
+        assert!(timeout(LATE / 2, watch.silence()).await.is_err());
+        watch.is_alive_for(limit);
+        assert!(timeout(limit, watch.silence()).await.is_err());
     }
 }

@@ -1,19 +1,24 @@
 //! An agent's answer, from bytes to instances. Pure: no clock, no IO.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use serde::Deserialize;
+use serde::de::{Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::instance::{Health, Instance};
+use super::problems::Problems;
 
 /// The instances of an answer, in its order, and what is wrong with the entries that are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parsed {
     pub(super) instances: Vec<Instance>,
-    pub(super) rejected: Vec<String>,
+    pub(super) rejected: Problems,
 }
+
+/// More entries than this in one answer is a mistake, or an attack.
+const MAX_ENTRIES: usize = 65_536;
 
 /// Reads the body of `/v1/health/service/…`.
 ///
@@ -21,19 +26,41 @@ pub(super) struct Parsed {
 ///
 /// If it is no JSON list. An entry of the list that can't be read drops only itself.
 pub(super) fn parse(body: &[u8]) -> Result<Parsed, serde_json::Error> {
-    // Each entry is read by itself, so that a bad one says nothing about the others.
-    let entries: Vec<&RawValue> = serde_json::from_slice(body)?;
-    let mut parsed = Parsed::default();
-    for (number, entry) in entries.iter().enumerate() {
-        match serde_json::from_str(entry.get()) {
-            Ok(entry) => match instance(entry) {
-                Ok(instance) => parsed.instances.push(instance),
-                Err(problem) => parsed.rejected.push(problem),
-            },
-            Err(error) => parsed.rejected.push(format!("entry {number}: {error}")),
-        }
-    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let parsed = reader.deserialize_seq(Entries)?;
+    reader.end()?;
     Ok(parsed)
+}
+
+/// Reads each entry by itself, so that a bad one says nothing about the others, and keeps none.
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Parsed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of instances")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Parsed, A::Error> {
+        let mut parsed = Parsed::default();
+        let mut number = 0;
+        while let Some(entry) = entries.next_element::<&RawValue>()? {
+            if number == MAX_ENTRIES {
+                let problem = format_args!("it has more than {MAX_ENTRIES} entries");
+                return Err(serde::de::Error::custom(problem));
+            }
+            match serde_json::from_str(entry.get()) {
+                Ok(entry) => match instance(entry) {
+                    Ok(instance) => parsed.instances.push(instance),
+                    Err(problem) => parsed.rejected.add(|| problem),
+                },
+                Err(error) => parsed.rejected.add(|| format!("entry {number}: {error}")),
+            }
+            number += 1;
+        }
+        Ok(parsed)
+    }
 }
 
 #[derive(Deserialize)]

@@ -100,13 +100,24 @@ fn mistakes_are_named() {
             "consul.wait: must be from 1 s to 10 minutes",
         ),
         ("consul:///p?dc=a&dc=a", "consul.datacenter: "),
+        ("consul:///p?dc=../x", "consul.datacenter: "),
+        ("consul:///..", "consul.service: "),
+        ("consul:///%20", "consul.service: "),
+        ("consul://sec/ret@agent/p", "there is an @ in the service"),
+        ("consul://secr/et@agent", "there is an @ in the service"),
+        ("consul:///p?0000-secret-4000", "a parameter is unknown"),
+        (
+            "consul:///p?token_file=",
+            "consul.token_file: the path is empty",
+        ),
+        ("consul:///p?cache=", "consul.cache: the path is empty"),
         ("consul:///p?filter=%ff", "filter is no UTF-8"),
         ("consul://agent/p?agent=unix:/x", "the agent is given twice"),
         ("consul:///p?agent=ftp://x", "consul.agent: "),
         ("consul://host:99999/p", "consul.agent: "),
         (
             "consul://secret@10.0.0.1/p",
-            "consul.token: it would go in plaintext",
+            "consul.token: it (or CONSUL_HTTP_TOKEN) would go in plaintext",
         ),
         (
             "consul://a%0Ab@127.0.0.1/p",
@@ -143,7 +154,7 @@ fn the_environment_fills_what_is_open() {
     );
 
     let file = Environment::made_of(&[
-        ("CONSUL_HTTP_TOKEN", ""),
+        ("CONSUL_HTTP_TOKEN", "other"),
         ("CONSUL_HTTP_TOKEN_FILE", "/run/t"),
     ]);
     assert_eq!(

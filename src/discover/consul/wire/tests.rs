@@ -30,16 +30,16 @@ fn parsed(entries: &[Value]) -> Parsed {
 
 fn one(entry: Value) -> Instance {
     let mut parsed = parsed(&[entry]);
-    assert_eq!(parsed.rejected, [""; 0]);
+    assert_eq!(parsed.rejected.count(), 0);
     parsed.instances.remove(0)
 }
 
 /// Why the entry is refused, though its neighbours are not.
 fn refused(entry: Value) -> String {
-    let mut parsed = parsed(&[self::entry(), entry, self::entry()]);
+    let parsed = parsed(&[self::entry(), entry, self::entry()]);
     assert_eq!(parsed.instances.len(), 2);
-    assert_eq!(parsed.rejected.len(), 1);
-    parsed.rejected.remove(0)
+    assert_eq!(parsed.rejected.count(), 1);
+    parsed.rejected.to_string()
 }
 
 #[test]
@@ -149,7 +149,20 @@ fn what_is_no_list_is_an_error() {
     assert!(parse(b"[\"\xff\"]").is_err());
     // An entry of any depth is just one that can't be read.
     let deep = format!("[{}1{}]", "[".repeat(100), "]".repeat(100));
-    assert_eq!(parse(deep.as_bytes()).unwrap().rejected.len(), 1);
+    assert_eq!(parse(deep.as_bytes()).unwrap().rejected.count(), 1);
+}
+
+#[test]
+fn an_answer_without_end_is_refused() {
+    let many = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+    let parsed = parse(many(super::MAX_ENTRIES).as_bytes()).unwrap();
+    assert_eq!(parsed.rejected.count(), super::MAX_ENTRIES);
+    assert!(parsed.rejected.to_string().ends_with("; and 65528 more"));
+    let error = parse(many(super::MAX_ENTRIES + 1).as_bytes()).unwrap_err();
+    assert!(
+        error.to_string().contains("more than 65536 entries"),
+        "{error}"
+    );
 }
 
 /// Any JSON, shallow.
@@ -210,7 +223,7 @@ proptest! {
         prop_oneof![Just(entry()), mutated(), any_json()], 0..6,
     )) {
         let parsed = parsed(&entries);
-        prop_assert_eq!(parsed.instances.len() + parsed.rejected.len(), entries.len());
+        prop_assert_eq!(parsed.instances.len() + parsed.rejected.count(), entries.len());
         let good = entries.iter().filter(|it| **it == entry()).count();
         prop_assert!(parsed.instances.len() >= good);
     }
@@ -219,10 +232,10 @@ proptest! {
     #[test]
     fn every_instance_is_an_endpoint_or_is_counted(entries in proptest::collection::vec(mutated(), 0..6)) {
         let parsed = parsed(&entries);
-        let found = super::super::instance::Reading::default().read(&parsed.instances, parsed.rejected.len());
+        let found = super::super::instance::Reading::default().read(&parsed.instances, &parsed.rejected);
         let counts = found.counts;
         prop_assert_eq!(counts.instances, entries.len());
-        let left_out = counts.critical + counts.warning + counts.unusable;
+        let left_out = counts.critical + counts.warning + counts.unusable + counts.doubled;
         prop_assert_eq!(found.endpoints.len() + left_out, entries.len());
     }
 }
@@ -297,9 +310,9 @@ fn edited_answers_are_endpoints_or_are_counted() {
         };
         read += 1;
         let reading = super::super::instance::Reading::default();
-        let found = reading.read(&parsed.instances, parsed.rejected.len());
+        let found = reading.read(&parsed.instances, &parsed.rejected);
         let counts = found.counts;
-        let left_out = counts.critical + counts.warning + counts.unusable;
+        let left_out = counts.critical + counts.warning + counts.unusable + counts.doubled;
         assert_eq!(
             found.endpoints.len() + left_out,
             counts.instances,
