@@ -99,10 +99,10 @@ mod history;
 mod lock;
 mod pool;
 mod retry;
-#[cfg(feature = "consul")]
 mod secret;
 mod task;
 mod time;
+mod token;
 mod transport;
 
 #[cfg(feature = "__bench")]
@@ -123,6 +123,7 @@ pub use error::{Delivery, Error, Stage};
 pub use history::{Attempt, History};
 pub use pool::{PoolOptions, State};
 pub use retry::{Backoff, BudgetLimits, Retry};
+pub use token::{Credentials, Token, TokenFuture, TokenSource};
 pub use transport::connection::{Http2Options, Keepalive};
 pub use transport::dial::{BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions};
 #[cfg(feature = "tls")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version, request};
 
@@ -67,6 +67,7 @@ impl Head {
         subchannel: &Subchannel,
         limit: Option<&TimeLimit>,
         previous_attempts: u32,
+        token: Option<&HeaderValue>,
     ) -> Result<Request<()>, Error> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(subchannel.scheme.clone());
@@ -90,7 +91,15 @@ impl Head {
             let attempts = HeaderValue::from(previous_attempts);
             request.headers_mut().insert(&PREVIOUS_ATTEMPTS, attempts);
         }
+        if let Some(token) = token {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
         Ok(request)
+    }
+
+    /// The caller has seen to it.
+    pub(super) fn has_authorization(&self) -> bool {
+        self.headers.contains_key(AUTHORIZATION)
     }
 
     /// What a picker may look at.

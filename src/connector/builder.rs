@@ -12,6 +12,7 @@ use crate::discover::{Discover, Fixed, Resolution};
 use crate::endpoint::Endpoint;
 use crate::pool::PoolOptions;
 use crate::retry::{BudgetLimits, Retry};
+use crate::token::Credentials;
 use crate::transport::connection::{Http2Options, Keepalive};
 use crate::transport::dial::{Dial, TcpOptions};
 #[cfg(feature = "tls")]
@@ -53,6 +54,7 @@ pub struct Connector {
     pub(super) dialer: Option<Arc<dyn Dial>>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Tls>,
+    pub(super) credentials: Option<Credentials>,
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: bool,
     pub(super) ready_timeout: Duration,
@@ -142,6 +144,7 @@ impl Connector {
             dialer: None,
             #[cfg(feature = "tls")]
             tls: None,
+            credentials: None,
             timeout: Some(Duration::from_secs(30)),
             wait_for_ready: false,
             ready_timeout: Duration::from_secs(5),
@@ -219,6 +222,12 @@ impl Connector {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// The token that calls carry. Default none.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
         self
     }
 

@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Stage};
 use crate::pool::{DialGate, PoolContext, State};
 use crate::retry::{Policies, validate_method_name};
 use crate::task::Tasks;
+use crate::token::TokenHolder;
 use crate::transport::dial::SocketDialer;
 use crate::transport::security::TlsSettings;
 #[cfg(feature = "tls")]
@@ -89,6 +90,9 @@ impl Connector {
         };
         Ok(Channel::new(Parts {
             directory: Directory::start(self.source.into_discover(), self.balance, context),
+            token: self
+                .credentials
+                .map(|it| TokenHolder::new(it, tasks.clone())),
             tasks,
             retry: Policies::new(self.retry, self.retry_for),
             budget: self.retry_budget,
@@ -136,6 +140,9 @@ impl Connector {
             Source::Discover(source) => source.outage().validate("outage")?,
         }
         self.validate_retry()?;
+        if let Some(credentials) = &self.credentials {
+            credentials.validate()?;
+        }
         self.pool.validate()?;
         self.http2.validate()?;
         self.keepalive.validate()?;

@@ -23,6 +23,8 @@ pub(crate) struct Subchannel {
     pub(crate) name: Arc<str>,
     pub(crate) scheme: Scheme,
     pub(crate) authority: Authority,
+    /// Nobody on a network reads along.
+    pub(crate) private: bool,
     pub(crate) pool: Arc<Pool>,
     answered: AtomicU64,
     failed: AtomicU64,
@@ -36,6 +38,7 @@ impl Subchannel {
             .tls
             .security(&key.address, &key.security, &context.tasks);
         Arc::new(Self {
+            private: security.scheme() == Scheme::HTTPS || key.address.is_unix(),
             scheme: security.scheme(),
             identity: hasher.finish(),
             name: key.address.to_string().into(),
