@@ -42,19 +42,20 @@ async fn what_is_dangerous_or_ends_soon_is_logged_once() {
         (tls().dangerous().skip_host_names(), 0, 1),
     ];
     for (tls, ending, careless) in cases {
-        for discovered in [false, true] {
+        for given in ["to the channel", "to endpoints", "before discovery"] {
             let log = Log::start();
             let endpoints = servers.each_ref().map(|it| Endpoint::uri(it.uri()));
             let (teller, told) = Told::saying(Ok(endpoints.to_vec()));
-            let connector = match discovered {
-                true => Connector::discover(told),
-                false => Connector::endpoints(endpoints),
+            let connector = match given {
+                "to the channel" => Connector::endpoints(endpoints).tls(tls.clone()),
+                "to endpoints" => Connector::endpoints(endpoints.map(|it| it.tls(tls.clone()))),
+                _ => Connector::discover(told).tls(tls.clone()),
             };
-            let channel = connected(connector.tls(tls.clone())).await;
+            let channel = connected(connector).await;
             all_ready(&channel).await;
             unary(&channel, 1).await.unwrap();
             let logged = (log.count(EXPIRES), log.count(NO_NAMES));
-            assert_eq!(logged, (ending, careless), "{tls:?} {discovered}");
+            assert_eq!(logged, (ending, careless), "{tls:?}, given {given}");
             drop((channel, teller));
         }
     }
