@@ -28,5 +28,7 @@ mod rotation;
 mod secrets;
 #[path = "tls/trust.rs"]
 mod trust;
+#[path = "tls/warnings.rs"]
+mod warnings;
 #[path = "tls/works.rs"]
 mod works;

@@ -183,9 +183,19 @@ pub(crate) enum Wanted {
 pub(crate) struct TlsSettings {
     #[cfg(feature = "tls")]
     default: Option<Tls>,
-    /// One for equal options, as long as an endpoint uses it.
     #[cfg(feature = "tls")]
-    contexts: Arc<Mutex<Vec<Weak<TlsContext>>>>,
+    contexts: Arc<Mutex<Contexts>>,
+}
+
+/// One for equal options.
+#[cfg(feature = "tls")]
+#[derive(Debug, Default)]
+struct Contexts {
+    /// As long as an endpoint uses it.
+    used: Vec<Weak<TlsContext>>,
+    /// Those of options that the connector was given: what was read and checked when the channel was made is what its
+    /// endpoints use, whenever they come.
+    kept: Vec<Arc<TlsContext>>,
 }
 
 impl TlsSettings {
@@ -226,7 +236,14 @@ impl TlsSettings {
         tasks: &Tasks,
     ) -> Result<(), Error> {
         match self.options(wanted) {
-            Some(tls) => self.context(&tls, tasks)?.server_name(address).map(|_| ()),
+            Some(tls) => {
+                let context = self.context(&tls, tasks)?;
+                let kept = &mut lock(&self.contexts).kept;
+                if !kept.iter().any(|it| Arc::ptr_eq(it, &context)) {
+                    kept.push(Arc::clone(&context));
+                }
+                context.server_name(address).map(|_| ())
+            }
             None => Ok(()),
         }
     }
@@ -243,8 +260,9 @@ impl TlsSettings {
     #[cfg(feature = "tls")]
     fn context(&self, tls: &Tls, tasks: &Tasks) -> Result<Arc<TlsContext>, Error> {
         let mut contexts = lock(&self.contexts);
-        contexts.retain(|it| it.strong_count() > 0);
+        contexts.used.retain(|it| it.strong_count() > 0);
         if let Some(found) = contexts
+            .used
             .iter()
             .filter_map(Weak::upgrade)
             .find(|it| it.is_of(tls))
@@ -253,7 +271,10 @@ impl TlsSettings {
         }
         let context = TlsContext::new(tls, Protocol::Http2)?;
         tasks.spawn(TlsContext::follow_files(Arc::downgrade(&context)));
-        contexts.push(Arc::downgrade(&context));
+        contexts.used.push(Arc::downgrade(&context));
+        if self.default.as_ref() == Some(tls) {
+            contexts.kept.push(Arc::clone(&context));
+        }
         Ok(context)
     }
 }

@@ -6,6 +6,7 @@
 //! | `identity` | a certificate with its key: as PEM, in files, in several encodings |
 //! | `server` | the echo service behind TLS, whose certificate can be replaced while it runs |
 //! | `serve` | its accept loop and handshakes |
+//! | `log` | what the thread of a test logs |
 //! | `mute` | in place of it: a server that stalls, or speaks something else |
 //! | `openssl` | the program of that name, where there is one |
 //! | `seen` | what such a server saw: records, handshakes, certificates of clients |
@@ -29,6 +30,7 @@
 
 pub mod authority;
 pub mod identity;
+pub mod log;
 pub mod mute;
 pub mod openssl;
 pub mod seen;

@@ -2,13 +2,9 @@
 
 use std::env;
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
 
-use tracing::Level;
-use tracing_subscriber::fmt::MakeWriter;
 use trunkline::{Connector, Endpoint, Retry, Tls};
 
 use crate::client::calls::unary;
@@ -17,31 +13,10 @@ use crate::support::scratch::Scratch;
 use crate::support::wait::wait_until;
 use crate::tls::authority::Authority;
 use crate::tls::identity::pem;
+use crate::tls::log::Log;
 use crate::tls::server::TlsServer;
 
 use super::connected::{LIMIT, connected};
-
-#[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// A part of a key, as it stands in PEM, in hexadecimal digits, and as `Debug` writes bytes.
 fn forms(key: &str) -> Vec<String> {
@@ -56,13 +31,7 @@ fn forms(key: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn no_output_has_a_key() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
-    // For this thread, on which the runtime of this test runs everything.
-    let guard = tracing::subscriber::set_default(subscriber);
+    let log = Log::start();
     let leaks = LeakCheck::start().await;
     let folder = Scratch::new();
     let authority = Authority::new("root");
@@ -129,10 +98,9 @@ async fn no_output_has_a_key() {
     shown += &format!("{channel:?} {:?}", channel.status());
     drop((channel, server));
     leaks.finish().await;
-    drop(guard);
+    let logged = log.end();
 
     assert_eq!(accepted, 3, "files, text, and the wrong server name");
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(shown.contains("a section has no end"), "{shown}");
     assert!(shown.contains("it is not for shop.internal"), "{shown}");
     assert!(
