@@ -180,7 +180,7 @@ fn parse(text: &str) -> Result<Address, Fault> {
         "https" => {
             return Err(Fault::new(
                 "an address says nothing about TLS",
-                "write host:port, and ask for TLS where the address is used",
+                "give it to Endpoint::uri, with the feature tls of this crate",
             ));
         }
         _ => {

@@ -20,8 +20,6 @@ use crate::task::Tasks;
 use crate::token::TokenHolder;
 use crate::transport::dial::SocketDialer;
 use crate::transport::security::TlsSettings;
-#[cfg(feature = "tls")]
-use crate::transport::tls::Protocol;
 
 use super::Connector;
 use super::builder::Source;
@@ -110,9 +108,7 @@ impl Connector {
     #[cfg(feature = "tls")]
     fn tls_settings(&self, tasks: &Tasks) -> Result<TlsSettings, Error> {
         let tls = TlsSettings::new(self.tls.clone());
-        if let Some(own) = &self.tls {
-            own.load(Protocol::Http2)?;
-        }
+        tls.load(tasks)?;
         if let Source::Fixed(endpoints) = &self.source {
             for endpoint in endpoints {
                 let key = endpoint.key()?;

@@ -205,14 +205,14 @@ impl Pool {
                 return 0;
             }
         };
-        // What has expired goes only now that its replacement can take the calls.
-        let open = self.open.load_full();
-        let (expired, mut open): (Vec<_>, Vec<_>) =
-            open.iter().cloned().partition(|it| self.is_over(it, now));
+        // What has expired goes only now that its replacement can take the calls: one for one, the oldest first.
+        let mut open = Vec::clone(&self.open.load_full());
+        let expired = open.iter().position(|it| self.is_over(it, now));
+        let expired = expired.map(|at| open.remove(at));
         open.push(pooled);
         self.open.store(Arc::new(open));
-        for old in &expired {
-            self.put_down(&mut book, old);
+        if let Some(old) = expired {
+            self.put_down(&mut book, &old);
         }
         book.dialling.succeeded(now);
         self.update(&mut book);

@@ -93,6 +93,10 @@ impl managed::Manager for Manager {
         if made.connection.slots().is_retired() {
             return Err(RecycleError::message("the connection is closing"));
         }
+        if self.security.is_newer_than(&made.peer) {
+            made.connection.retire();
+            return Err(RecycleError::message("certificates have changed"));
+        }
         Ok(())
     }
 }

@@ -47,12 +47,23 @@ impl Security {
     ///
     /// # Errors
     ///
-    /// A configuration error that names the field.
+    /// A configuration error that names the field. The files are read later.
     #[cfg(all(feature = "tls", feature = "consul"))]
     pub(crate) fn of_agent(tls: &Tls, agent: &Address) -> Result<Self, Error> {
-        let context = TlsContext::new(tls, Protocol::Http1)?;
+        let context = TlsContext::new(tls, Protocol::Http1);
         let name = context.server_name(agent)?;
         Ok(Self::Tls(context, name))
+    }
+
+    /// Reads and checks the options of connections to an agent.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the field.
+    #[cfg(all(feature = "tls", feature = "consul"))]
+    pub(crate) fn check_agent(tls: &Tls, agent: &Address) -> Result<(), Error> {
+        let context = TlsContext::loaded_now(tls, Protocol::Http1)?;
+        context.server_name(agent).map(|_| ())
     }
 
     /// Takes over files that have changed, for connections whose settings nobody looks after between them.
@@ -98,7 +109,9 @@ impl Security {
             Self::Broken(problem) => {
                 let kind = crate::error::Kind::Connect;
                 let error = Error::new(kind, tonic::Code::Unavailable, problem.to_string());
-                Err(error.in_stage(crate::error::Stage::Handshake))
+                Err(error
+                    .in_stage(crate::error::Stage::Handshake)
+                    .delivered(crate::error::Delivery::NotSent))
             }
         }
     }
@@ -211,11 +224,12 @@ impl TlsSettings {
     pub(crate) fn security(&self, address: &Address, wanted: &Wanted, tasks: &Tasks) -> Security {
         #[cfg(feature = "tls")]
         if let Some(tls) = self.options(wanted) {
-            return match self.context(&tls, tasks).and_then(|context| {
-                let name = context.server_name(address)?;
-                Ok(Security::Tls(context, name))
-            }) {
-                Ok(security) => security,
+            // Files that can't be used now may be so later; a name that is missing will not come.
+            let found = self.known(&tls);
+            let context =
+                found.unwrap_or_else(|| self.add(TlsContext::new(&tls, Protocol::Http2), tasks));
+            return match context.server_name(address) {
+                Ok(name) => Security::Tls(context, name),
                 Err(error) => Security::Broken(error.to_string().into()),
             };
         }
@@ -223,7 +237,21 @@ impl TlsSettings {
         Security::Plaintext
     }
 
-    /// Reads and checks what the endpoint asks for.
+    /// Reads and checks what the channel was given, and keeps it: what was checked is what its endpoints use, whenever
+    /// they come.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the field.
+    #[cfg(feature = "tls")]
+    pub(crate) fn load(&self, tasks: &Tasks) -> Result<(), Error> {
+        match &self.default {
+            Some(tls) => self.keep(tls, tasks).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for what an endpoint asks for.
     ///
     /// # Errors
     ///
@@ -236,14 +264,7 @@ impl TlsSettings {
         tasks: &Tasks,
     ) -> Result<(), Error> {
         match self.options(wanted) {
-            Some(tls) => {
-                let context = self.context(&tls, tasks)?;
-                let kept = &mut lock(&self.contexts).kept;
-                if !kept.iter().any(|it| Arc::ptr_eq(it, &context)) {
-                    kept.push(Arc::clone(&context));
-                }
-                context.server_name(address).map(|_| ())
-            }
+            Some(tls) => self.keep(&tls, tasks)?.server_name(address).map(|_| ()),
             None => Ok(()),
         }
     }
@@ -258,23 +279,27 @@ impl TlsSettings {
     }
 
     #[cfg(feature = "tls")]
-    fn context(&self, tls: &Tls, tasks: &Tasks) -> Result<Arc<TlsContext>, Error> {
+    fn keep(&self, tls: &Tls, tasks: &Tasks) -> Result<Arc<TlsContext>, Error> {
+        if let Some(known) = self.known(tls) {
+            return Ok(known);
+        }
+        let context = self.add(TlsContext::loaded_now(tls, Protocol::Http2)?, tasks);
+        lock(&self.contexts).kept.push(Arc::clone(&context));
+        Ok(context)
+    }
+
+    #[cfg(feature = "tls")]
+    fn known(&self, tls: &Tls) -> Option<Arc<TlsContext>> {
         let mut contexts = lock(&self.contexts);
         contexts.used.retain(|it| it.strong_count() > 0);
-        if let Some(found) = contexts
-            .used
-            .iter()
-            .filter_map(Weak::upgrade)
-            .find(|it| it.is_of(tls))
-        {
-            return Ok(found);
-        }
-        let context = TlsContext::new(tls, Protocol::Http2)?;
+        let mut used = contexts.used.iter().filter_map(Weak::upgrade);
+        used.find(|it| it.is_of(tls))
+    }
+
+    #[cfg(feature = "tls")]
+    fn add(&self, context: Arc<TlsContext>, tasks: &Tasks) -> Arc<TlsContext> {
         tasks.spawn(TlsContext::follow_files(Arc::downgrade(&context)));
-        contexts.used.push(Arc::downgrade(&context));
-        if self.default.as_ref() == Some(tls) {
-            contexts.kept.push(Arc::clone(&context));
-        }
-        Ok(context)
+        lock(&self.contexts).used.push(Arc::downgrade(&context));
+        context
     }
 }

@@ -38,7 +38,7 @@ impl Consul {
         #[cfg(feature = "tls")]
         let local = match &self.tls {
             Some(tls) => {
-                Security::of_agent(tls, &agent)
+                Security::check_agent(tls, &agent)
                     .map_err(|error| Error::config("consul", error.message()))?;
                 true
             }

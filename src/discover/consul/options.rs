@@ -51,7 +51,7 @@ use super::watch::Terms;
 /// Failed queries are repeated with jittered backoff, up to 60 s, and up to 1 s while there is nothing to serve from.
 ///
 /// What is not set here comes from the variables that Consul's own tools read, at the moment of `connect`:
-/// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`. Other variables, those of
+/// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`. Other variables, those of
 /// proxies too, have no effect.
 ///
 /// The setters take any value; the connector's `connect` checks them and names the field. The token is never shown.
@@ -261,6 +261,10 @@ impl Consul {
                 Some(address) => self.agent(address),
                 None => self,
             };
+        }
+        #[cfg(feature = "tls")]
+        if environment.tls() {
+            self.tls.get_or_insert_default();
         }
         if self.token == Token::None {
             self.token = environment.token();

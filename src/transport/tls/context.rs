@@ -1,9 +1,11 @@
 //! What the dials of a channel, or of one endpoint, share.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::pki_types::ServerName;
 
 use crate::address::{Address, Host};
@@ -11,36 +13,46 @@ use crate::error::Error;
 use crate::lock::lock;
 
 use super::Certificate;
+use super::files::Files;
 use super::handshake::Protocol;
 use super::material::Material;
 use super::options::Tls;
-use super::pem;
-use super::reload::Contents;
+use super::reload::Reading;
 
 /// The current configuration, and what is known of the next.
-#[derive(Debug)]
 pub(crate) struct TlsContext {
     pub(super) tls: Tls,
     pub(super) protocol: Protocol,
-    pub(super) current: ArcSwap<Material>,
+    /// `None` until something good has been read.
+    pub(super) current: ArcSwapOption<Material>,
     /// Grows with each new configuration: connections of an older one are to be replaced.
     generation: AtomicU64,
-    /// What was in the files at the last look.
-    pub(super) seen: Mutex<Contents>,
+    /// What it was made of.
+    loaded: Mutex<Option<u64>>,
+    pub(super) reading: tokio::sync::Mutex<Option<Reading>>,
+    /// The certificates that were warned of, by their serial numbers.
+    warned: Mutex<HashSet<String>>,
     /// Why changed files are not in use.
     pub(super) trouble: Mutex<Option<Arc<str>>>,
 }
 
 impl TlsContext {
-    /// Reads and checks everything.
+    /// Reads and checks everything, without telling the runtime.
     ///
     /// # Errors
     ///
     /// A configuration error that names the field.
-    pub(crate) fn new(tls: &Tls, protocol: Protocol) -> Result<Arc<Self>, Error> {
-        // Before they are read: a change in between is one to come.
-        let seen = tls.files().map(|path| pem::read(path).ok()).collect();
-        let material = tls.load(protocol)?;
+    pub(crate) fn loaded_now(tls: &Tls, protocol: Protocol) -> Result<Arc<Self>, Error> {
+        let files = Files::read_now(tls.files());
+        let material = Material::of(tls, protocol, &files)?;
+        let context = Self::new(tls, protocol);
+        context.replace(material, files.digest());
+        context.warn_of_expiry();
+        Ok(context)
+    }
+
+    /// One that is still to be read, by [`follow_files`](Self::follow_files) or the first dial.
+    pub(crate) fn new(tls: &Tls, protocol: Protocol) -> Arc<Self> {
         if tls.options.any_name {
             tracing::warn!(
                 "TLS does not check host names: anybody with a certificate of a trusted root can pose as the server"
@@ -49,16 +61,16 @@ impl TlsContext {
         if tls.options.key_log {
             tracing::warn!("the secrets of TLS connections are logged to SSLKEYLOGFILE");
         }
-        let context = Self {
+        Arc::new(Self {
             tls: tls.clone(),
             protocol,
-            current: ArcSwap::from_pointee(material),
-            generation: AtomicU64::new(1),
-            seen: Mutex::new(seen),
+            current: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            loaded: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            warned: Mutex::default(),
             trouble: Mutex::default(),
-        };
-        context.warn_of_expiry();
-        Ok(Arc::new(context))
+        })
     }
 
     pub(crate) fn is_of(&self, tls: &Tls) -> bool {
@@ -76,7 +88,7 @@ impl TlsContext {
 
     /// This side's own certificate.
     pub(crate) fn identity(&self) -> Option<Certificate> {
-        self.current.load().identity.first().cloned()
+        self.current.load().as_ref()?.identity.first().cloned()
     }
 
     /// The name that a server at this address must have.
@@ -106,18 +118,41 @@ impl TlsContext {
         ServerName::try_from(name.clone()).map_err(|_| Error::config("tls.server_name", problem()))
     }
 
-    pub(super) fn replace(&self, material: Material) {
-        self.current.store(Arc::new(material));
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.warn_of_expiry();
+    /// The digest of the files that are in use.
+    pub(super) fn loaded(&self) -> Option<u64> {
+        *lock(&self.loaded)
     }
 
-    fn warn_of_expiry(&self) {
-        let limit = self.tls.options.expiry_warning;
-        for certificate in &self.current.load().identity {
-            if certificate.ends_within(limit) {
+    pub(super) fn replace(&self, material: Material, digest: u64) {
+        self.current.store(Some(Arc::new(material)));
+        *lock(&self.loaded) = Some(digest);
+        let before = self.generation.fetch_add(1, Ordering::AcqRel);
+        if before > 0 {
+            tracing::info!("TLS files have changed; new connections use them");
+        }
+    }
+
+    /// Once for each certificate.
+    pub(super) fn warn_of_expiry(&self) {
+        let current = self.current.load();
+        let Some(material) = current.as_ref() else {
+            return;
+        };
+        for certificate in &material.identity {
+            let soon = certificate.ends_within(self.tls.options.expiry_warning);
+            if soon && lock(&self.warned).insert(certificate.serial.clone()) {
                 tracing::warn!(%certificate, "a certificate of this side is about to expire");
             }
         }
+    }
+}
+
+/// Without what was read.
+impl fmt::Debug for TlsContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsContext")
+            .field("tls", &self.tls)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
     }
 }

@@ -77,9 +77,7 @@ fn message_problem(problem: &InvalidMessage) -> String {
         InvalidMessage::InvalidContentType
         | InvalidMessage::UnknownProtocolVersion
         | InvalidMessage::InvalidEmptyPayload
-        | InvalidMessage::MessageTooLarge => {
-            "the server does not speak TLS; use http:// if it takes plaintext".to_owned()
-        }
+        | InvalidMessage::MessageTooLarge => "the server does not speak TLS".to_owned(),
         InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge => {
             "the server's certificate is refused: with its chain it has more than 64 KiB".to_owned()
         }

@@ -59,7 +59,16 @@ impl TlsContext {
     ) -> Result<Encrypted, Error> {
         // Before the configuration: what is loaded with an older number is only replaced once too often.
         let generation = self.generation();
-        let config = Arc::clone(&self.current.load().config);
+        if self.current.load().is_none() {
+            self.refresh().await;
+        }
+        let Some(material) = self.current.load_full() else {
+            let trouble = self.trouble();
+            return Err(refused(
+                trouble.as_deref().unwrap_or("TLS is not set up yet"),
+            ));
+        };
+        let config = Arc::clone(&material.config);
         let connected = TlsConnector::from(config).connect(name, io).await;
         let stream = connected.map_err(|error| refused(&sentence(&error)).because(error))?;
         let (_, session) = stream.get_ref();

@@ -10,6 +10,7 @@ use rustls::{KeyLogFile, RootCertStore};
 use crate::error::Error;
 
 use super::certificate::Certificate;
+use super::files::Files;
 use super::handshake::Protocol;
 use super::options::{Options, Tls};
 use super::pem::Pem;
@@ -28,19 +29,19 @@ impl Material {
     /// # Errors
     ///
     /// A configuration error that names the field, and the file.
-    pub(super) fn read(tls: &Tls, protocol: Protocol) -> Result<Self, Error> {
+    pub(super) fn of(tls: &Tls, protocol: Protocol, files: &Files) -> Result<Self, Error> {
         tls.validate()?;
         let options = &tls.options;
         let (provider, versions) = provider::chosen(options)?;
         let usual = match options.pinned.is_empty() {
-            true => Some(usual(options, &provider)?),
+            true => Some(usual(options, &provider, files)?),
             false => None,
         };
         let verifier = Arc::new(Verifier {
             usual,
             provider: Arc::clone(&provider),
             pinned: options.pinned.clone(),
-            allowed_sans: options.allowed_sans.clone(),
+            allowed: tls.allowed_names()?,
             any_name: options.any_name,
         });
         let builder = ClientConfig::builder_with_provider(provider)
@@ -51,8 +52,8 @@ impl Material {
         let (mut config, identity) = match &options.identity {
             None => (builder.with_no_client_auth(), Vec::new()),
             Some((chain, key)) => {
-                let (ders, read) = own_chain(chain)?;
-                let der = key.key().map_err(bad_identity)?;
+                let (ders, read) = own_chain(chain, files)?;
+                let der = key.key(files).map_err(bad_identity)?;
                 let config = builder.with_client_auth_cert(ders, der);
                 let bad = |error| bad_identity(key.named(&key_problem(&error)));
                 (config.map_err(bad)?, read)
@@ -72,11 +73,11 @@ impl Material {
     }
 }
 
-fn roots(options: &Options) -> Result<RootCertStore, Error> {
+fn roots(options: &Options, files: &Files) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for pem in &options.authorities {
         let bad = |problem: String| Error::config("tls.ca", problem);
-        for certificate in pem.certificates().map_err(bad)? {
+        for certificate in pem.certificates(files).map_err(bad)? {
             roots
                 .add(certificate)
                 .map_err(|error| bad(format!("{pem:?}: {error}")))?;
@@ -133,12 +134,16 @@ fn add_mozillas(roots: &mut RootCertStore, wanted: bool) {
 fn add_mozillas(_: &mut RootCertStore, _: bool) {}
 
 /// This side's chain, as it is sent and as it reads.
-fn own_chain(pem: &Pem) -> Result<(Vec<CertificateDer<'static>>, Vec<Certificate>), Error> {
-    let ders = pem.certificates().map_err(bad_identity)?;
+fn own_chain(
+    pem: &Pem,
+    files: &Files,
+) -> Result<(Vec<CertificateDer<'static>>, Vec<Certificate>), Error> {
+    let ders = pem.certificates(files).map_err(bad_identity)?;
     let read: Option<Vec<_>> = ders.iter().map(|der| Certificate::from_der(der)).collect();
     let read =
         read.ok_or_else(|| bad_identity(pem.named("a certificate of the chain can't be read")))?;
-    if let Some(it) = read.iter().find(|it| it.is_over()) {
+    // Bundles have old cross-signatures in them, which nobody needs.
+    if let Some(it) = read.first().filter(|it| it.is_over()) {
         let (subject, days) = (&it.subject, it.days_left());
         let problem = format!("the certificate of {subject} has expired ({days} days left)");
         return Err(bad_identity(pem.named(&problem)));
@@ -150,8 +155,9 @@ fn own_chain(pem: &Pem) -> Result<(Vec<CertificateDer<'static>>, Vec<Certificate
 fn usual(
     options: &Options,
     provider: &Arc<CryptoProvider>,
+    files: &Files,
 ) -> Result<Arc<WebPkiServerVerifier>, Error> {
-    let roots = Arc::new(roots(options)?);
+    let roots = Arc::new(roots(options, files)?);
     let with = |lists| {
         let (roots, provider) = (Arc::clone(&roots), Arc::clone(provider));
         let builder = WebPkiServerVerifier::builder_with_provider(roots, provider);
@@ -160,7 +166,7 @@ fn usual(
     let mut all = Vec::new();
     for pem in &options.revocations {
         let bad = |problem| Error::config("tls.crl", problem);
-        let lists = pem.revocations().map_err(bad)?;
+        let lists = pem.revocations(files).map_err(bad)?;
         // One by one, so that the error can name it.
         with(lists.clone()).map_err(|_| bad(pem.named("a revocation list can't be read")))?;
         all.extend(lists);

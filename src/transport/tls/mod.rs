@@ -3,10 +3,10 @@
 //! | file | role |
 //! |---|---|
 //! | `options` | [`Tls`]: what users set |
-//! | `pem` | certificates, keys and revocation lists, from bytes or files |
+//! | `pem`, `files` | certificates, keys and revocation lists, from bytes or files |
 //! | `material` | all that was read, checked |
 //! | `provider` | the cryptography, and the versions and suites of it that are used |
-//! | `verifier` | which certificates of servers are accepted |
+//! | `verifier`, `names` | which certificates of servers are accepted |
 //! | `context` | what an endpoint's dials share: the current configuration |
 //! | `handshake` | one handshake |
 //! | `stream` | what the handshake leads to: a stream whose errors are in words |
@@ -17,8 +17,10 @@
 mod certificate;
 mod context;
 mod error;
+mod files;
 mod handshake;
 mod material;
+mod names;
 mod options;
 mod pem;
 mod provider;

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-use super::certificate::Certificate;
-use super::handshake::Protocol;
-use super::material::Material;
+use super::names::Name;
 use super::pem::Pem;
 use super::provider;
 
@@ -34,10 +32,16 @@ use super::provider;
 /// are out of the game unless they are named too.
 ///
 /// Files are looked at again every [`reload_interval`](Self::reload_interval). When one changes, all are read and checked;
-/// if they are good, new connections use them and old ones finish their calls and are replaced. If not, what was there
-/// stays, and status and log say why.
+/// if they are good, new connections use them, and old ones finish their calls and are replaced one by one. If not, what
+/// was there stays, and status and log say why. A connection is replaced once there is another one: if its server is not
+/// trusted any more, no other one can be made, and it goes on until it ends. To end it at once, take the endpoint out.
 ///
-/// Revocation is checked only against lists that are given ([`crl_file`](Self::crl_file)).
+/// Revocation is checked only against lists that are given ([`crl_file`](Self::crl_file)), when a connection is made; a
+/// resumed session is not checked again.
+///
+/// With endpoints from discovery, the host names are the source's. Whoever can register endpoints there and has a
+/// certificate of a trusted root is trusted; with public roots, name a [`server_name`](Self::server_name) or
+/// [`allow_sans`](Self::allow_sans).
 ///
 /// The setters take any value; the connector's `connect` reads and checks everything, and names the field. `Debug` shows
 /// no key.
@@ -60,7 +64,7 @@ pub(super) struct Options {
     pub(super) resumption: bool,
     pub(super) key_log: bool,
     pub(super) pinned: Vec<Vec<u8>>,
-    pub(super) allowed_sans: Vec<String>,
+    pub(super) allowed_sans: Option<Vec<String>>,
     pub(super) revocations: Vec<Pem>,
     pub(super) any_name: bool,
     pub(super) reload_interval: Duration,
@@ -95,7 +99,7 @@ impl Tls {
                 resumption: true,
                 key_log: false,
                 pinned: Vec::new(),
-                allowed_sans: Vec::new(),
+                allowed_sans: None,
                 revocations: Vec::new(),
                 any_name: false,
                 reload_interval: Duration::from_secs(10),
@@ -184,21 +188,24 @@ impl Tls {
     }
 
     /// Accepts this certificate (DER) and no other, whoever signed it, however old it is, and whatever names it has:
-    /// the peer must hold its key. For self-signed peers. May be given several times.
+    /// the peer must hold its key. For self-signed peers. May be given several times. Authorities, revocation lists and
+    /// allowed names have nothing to say then, so `connect` refuses them beside it.
     pub fn pin_certificate(self, der: impl Into<Vec<u8>>) -> Self {
         let der = der.into();
         self.with(|options| options.pinned.push(der))
     }
 
-    /// The identities of which a server must have one, in place of the host's name: subject alternative names, to the
-    /// letter. A SPIFFE ID (`spiffe://example.org/payments`), another URI, a DNS name or an IP address. The chain is
-    /// verified as ever.
+    /// The identities of which a server must have one, in place of the host's name: a SPIFFE ID
+    /// (`spiffe://example.org/payments`) or another URI to the letter, a DNS name, or an IP address; each is compared with
+    /// subject alternative names of its own kind. The chain is verified as ever, and [`server_name`](Self::server_name) is
+    /// then only what the server is told. May be given several times; there must be one in the end.
     pub fn allow_sans<I: IntoIterator<Item: Into<String>>>(self, names: I) -> Self {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
-        self.with(|options| options.allowed_sans.extend(names))
+        self.with(|options| options.allowed_sans.get_or_insert_default().extend(names))
     }
 
-    /// A PEM text with revocation lists: what they name is refused, and so is a chain that none of them speaks of.
+    /// A PEM text with revocation lists: what they name is refused, and so is a certificate whose issuer none of them is
+    /// from. How old a list is does not matter.
     pub fn crl_pem(self, pem: impl Into<Vec<u8>>) -> Self {
         let pem = Pem::bytes(pem);
         self.with(|options| options.revocations.push(pem))
@@ -226,20 +233,29 @@ impl Tls {
         DangerousTls(self)
     }
 
-    /// Reads and checks everything.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that names the first bad field.
-    pub(crate) fn load(&self, protocol: Protocol) -> Result<Material, Error> {
-        Material::read(self, protocol)
-    }
-
     pub(crate) fn needs_no_name(&self) -> bool {
         let options = &self.options;
-        options.server_name.is_some()
-            || !options.pinned.is_empty()
-            || !options.allowed_sans.is_empty()
+        options.any_name || !options.pinned.is_empty() || options.allowed_sans.is_some()
+    }
+
+    /// # Errors
+    ///
+    /// A configuration error, if one of them is nothing that a certificate can be good for.
+    pub(super) fn allowed_names(&self) -> Result<Option<Vec<Name>>, Error> {
+        let Some(texts) = &self.options.allowed_sans else {
+            return Ok(None);
+        };
+        let bad = |problem: String| Error::config("tls.allow_sans", problem);
+        if texts.is_empty() {
+            return Err(bad(
+                "the list is empty, so nobody would be allowed; name one".to_owned(),
+            ));
+        }
+        let name = |text: &String| {
+            let problem = || bad(format!("{text:?} is no URI, no DNS name and no IP address"));
+            Name::parse(text).ok_or_else(problem)
+        };
+        texts.iter().map(name).collect::<Result<_, _>>().map(Some)
     }
 
     /// What can be checked without reading a file.
@@ -251,19 +267,15 @@ impl Tls {
             let problem = format!("{name:?} is no DNS name and no IP address");
             return Err(Error::config("tls.server_name", problem));
         }
-        if options
-            .pinned
-            .iter()
-            .any(|it| Certificate::from_der(it).is_none())
-        {
-            let problem = "it is no certificate in DER; one in PEM must be converted (openssl x509 -outform der)";
+        self.allowed_names()?;
+        let others = !options.authorities.is_empty()
+            || options.native_roots
+            || options.webpki_roots
+            || !options.revocations.is_empty()
+            || options.allowed_sans.is_some();
+        if !options.pinned.is_empty() && others {
+            let problem = "authorities, revocation lists and allowed names have no effect beside it; leave them out";
             return Err(Error::config("tls.pin_certificate", problem));
-        }
-        if options.allowed_sans.iter().any(String::is_empty) {
-            return Err(Error::config(
-                "tls.allow_sans",
-                "a name is empty; leave it out",
-            ));
         }
         let interval = options.reload_interval;
         if interval < Duration::from_millis(10) || interval > MAX_INTERVAL {
@@ -302,9 +314,16 @@ impl Default for Tls {
     }
 }
 
-/// Equal options hash alike. Endpoints differ by their addresses; hashing keys and chains for each would help nobody.
+/// Of what tells options apart and is no secret.
 impl Hash for Tls {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let options = &self.options;
+        options.server_name.hash(state);
+        options.allowed_sans.hash(state);
+        options.pinned.hash(state);
+        options.min_version.hash(state);
+        self.files().for_each(|file| file.hash(state));
+    }
 }
 
 impl fmt::Debug for Tls {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
+use super::files::Files;
+
 /// A PEM text, or the file that has it.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Pem {
@@ -34,12 +36,15 @@ impl Pem {
     /// # Errors
     ///
     /// What is wrong, with the file's name.
-    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
-        let text = self.read()?;
-        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    pub(super) fn certificates(
+        &self,
+        files: &Files,
+    ) -> Result<Vec<CertificateDer<'static>>, String> {
+        let text = self.text(files)?;
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         let all = all.map_err(|error| self.named(&spoken(error)))?;
         if all.is_empty() {
-            let what = if PrivateKeyDer::from_pem_slice(&text).is_ok() {
+            let what = if PrivateKeyDer::from_pem_slice(text).is_ok() {
                 "it has a private key and no certificate; are certificate and key exchanged?"
             } else {
                 "it has no certificate in PEM (-----BEGIN CERTIFICATE-----)"
@@ -50,13 +55,13 @@ impl Pem {
     }
 
     /// The same for a private key.
-    pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, String> {
-        let text = self.read()?;
-        PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+    pub(super) fn key(&self, files: &Files) -> Result<PrivateKeyDer<'static>, String> {
+        let text = self.text(files)?;
+        PrivateKeyDer::from_pem_slice(text).map_err(|error| {
             let encrypted = text.windows(9).any(|it| it == b"ENCRYPTED");
             let what = match error {
                 _ if encrypted => "the key is encrypted; decrypt it (openssl pkey)".to_owned(),
-                PemError::NoItemsFound if CertificateDer::from_pem_slice(&text).is_ok() => {
+                PemError::NoItemsFound if CertificateDer::from_pem_slice(text).is_ok() => {
                     "it has a certificate and no key; are certificate and key exchanged?".to_owned()
                 }
                 PemError::NoItemsFound => "it has no private key in PEM".to_owned(),
@@ -67,9 +72,12 @@ impl Pem {
     }
 
     /// The same for revocation lists.
-    pub(super) fn revocations(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-        let text = self.read()?;
-        let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
+    pub(super) fn revocations(
+        &self,
+        files: &Files,
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+        let text = self.text(files)?;
+        let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(text).collect();
         match all {
             Ok(all) if !all.is_empty() => Ok(all),
             Ok(_) => Err(self.named("it has no revocation list in PEM (-----BEGIN X509 CRL-----)")),
@@ -77,11 +85,10 @@ impl Pem {
         }
     }
 
-    /// Reads the disk without telling the runtime: small files, when a channel is made and when one has changed.
-    fn read(&self) -> Result<Vec<u8>, String> {
+    fn text<'a>(&'a self, files: &'a Files) -> Result<&'a [u8], String> {
         match self {
-            Self::Bytes(bytes) => Ok(bytes.to_vec()),
-            Self::File(path) => read(path).map_err(|problem| self.named(&problem)),
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::File(path) => files.get(path).map_err(|problem| self.named(&problem)),
         }
     }
 
@@ -107,6 +114,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
     let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
     read.map_err(|error| error.to_string())?;
+    checked(text)
+}
+
+/// # Errors
+///
+/// If it is too short or too long to be anything.
+pub(super) fn checked(text: Vec<u8>) -> Result<Vec<u8>, String> {
     match text.len() {
         0 => Err("it is empty".to_owned()),
         length if length as u64 > MAX_BYTES => Err(format!("it has more than {MAX_BYTES} bytes")),

@@ -1,22 +1,24 @@
-//! Files that change.
+//! Files that change, and certificates that grow old.
 
-use std::path::Path;
+use std::pin::Pin;
 use std::sync::Weak;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 
 use crate::lock::lock;
 
 use super::context::TlsContext;
-use super::pem::MAX_BYTES;
+use super::files::Files;
+use super::material::Material;
 
-/// How long a file may take; it may lie on a network.
+/// How long the files may take; they may lie on a network.
 const FILE_LIMIT: Duration = Duration::from_secs(5);
+/// How often certificates are looked at that are in no file.
+const NO_FILES: Duration = Duration::from_secs(60);
 
-/// What is in the files. One that can't be read is as good as one with other contents.
-pub(super) type Contents = Vec<Option<Vec<u8>>>;
+/// A reading under way. There is one at a time: one that hangs holds a thread, whoever waits for it.
+pub(super) type Reading = Pin<Box<dyn Future<Output = Files> + Send>>;
 
 impl TlsContext {
     /// Looks at the files again and again, until nobody uses the context any more.
@@ -26,11 +28,14 @@ impl TlsContext {
     /// It can be dropped at any time.
     pub(crate) async fn follow_files(this: Weak<Self>) {
         while let Some(context) = this.upgrade() {
-            if context.tls.files().next().is_none() {
-                return;
-            }
-            let interval = context.tls.options.reload_interval;
+            let files = context.tls.files().next().is_some();
+            let interval = if files {
+                context.tls.options.reload_interval
+            } else {
+                NO_FILES
+            };
             context.refresh().await;
+            context.warn_of_expiry();
             drop(context);
             sleep(interval).await;
         }
@@ -42,42 +47,41 @@ impl TlsContext {
     ///
     /// It can be dropped at any time.
     pub(crate) async fn refresh(&self) {
-        let mut now = Contents::new();
-        for path in self.tls.files() {
-            let read = timeout(FILE_LIMIT, read(path)).await;
-            now.push(read.ok().flatten());
-        }
-        let changed = std::mem::replace(&mut *lock(&self.seen), now.clone()) != now;
-        if changed {
-            self.reload();
-        }
-    }
-
-    /// Reads and checks everything; what is not good as a whole is not used.
-    fn reload(&self) {
-        let trouble = match self.tls.load(self.protocol) {
-            Ok(material) => {
-                self.replace(material);
-                tracing::info!("TLS files have changed; new connections use them");
-                None
-            }
-            Err(error) => {
-                tracing::error!(%error, "TLS files have changed and can't be used; the old ones stay in use");
-                Some(error.to_string().into())
-            }
+        let mut reading = self.reading.lock().await;
+        let start = || Box::pin(Files::read(self.tls.files().cloned().collect())) as Reading;
+        let running = reading.get_or_insert_with(start);
+        let Ok(files) = timeout(FILE_LIMIT, running).await else {
+            return self.set_trouble(Some(format!(
+                "reading the files takes more than {FILE_LIMIT:?}"
+            )));
         };
-        *lock(&self.trouble) = trouble;
+        *reading = None;
+        let digest = files.digest();
+        if self.loaded() == Some(digest) {
+            return self.set_trouble(None);
+        }
+        match Material::of(&self.tls, self.protocol, &files) {
+            Ok(material) => {
+                self.replace(material, digest);
+                self.set_trouble(None);
+            }
+            // What has failed may succeed at the next look, though nothing has changed.
+            Err(error) => self.set_trouble(Some(error.to_string())),
+        }
     }
-}
 
-/// As [`pem::read`](super::pem::read), for a runtime. A file may have become a pipe or a device: nothing would end the
-/// thread that waits for one, or the text of the other.
-async fn read(path: &Path) -> Option<Vec<u8>> {
-    if !tokio::fs::metadata(path).await.ok()?.is_file() {
-        return None;
+    fn set_trouble(&self, trouble: Option<String>) {
+        let mut last = lock(&self.trouble);
+        if last.as_deref() == trouble.as_deref() {
+            return;
+        }
+        *last = trouble.clone().map(Into::into);
+        drop(last);
+        if let Some(trouble) = trouble {
+            tracing::error!(
+                trouble,
+                "TLS files can't be used; what was good before stays in use"
+            );
+        }
     }
-    let file = tokio::fs::File::open(path).await.ok()?;
-    let mut text = Vec::new();
-    let read = file.take(MAX_BYTES + 1).read_to_end(&mut text).await;
-    read.ok().map(|_| text)
 }

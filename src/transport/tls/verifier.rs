@@ -10,6 +10,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, Signatu
 
 use super::certificate::{Certificate, listed};
 use super::error::Refusal;
+use super::names::Name;
 
 /// The usual rules, and what [`Tls`](super::Tls) adds to them.
 #[derive(Debug)]
@@ -18,7 +19,8 @@ pub(super) struct Verifier {
     pub(super) usual: Option<Arc<WebPkiServerVerifier>>,
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) pinned: Vec<Vec<u8>>,
-    pub(super) allowed_sans: Vec<String>,
+    /// In place of the host's name.
+    pub(super) allowed: Option<Vec<Name>>,
     pub(super) any_name: bool,
 }
 
@@ -40,7 +42,7 @@ impl ServerCertVerifier for Verifier {
         };
         let verified =
             usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        if self.allowed_sans.is_empty() && !self.any_name {
+        if self.allowed.is_none() && !self.any_name {
             return verified;
         }
         // Names come last in rustls: who fails by the name only has passed all else.
@@ -51,13 +53,13 @@ impl ServerCertVerifier for Verifier {
             )) => {}
             Err(other) => return Err(other),
         }
-        if !self.allowed_sans.is_empty() {
+        if let Some(allowed) = &self.allowed
+            && !Name::any_is_of(allowed, end_entity)
+        {
             let sans = Certificate::from_der(end_entity)
                 .map(|it| it.sans)
                 .unwrap_or_default();
-            if !sans.iter().any(|san| self.allowed_sans.contains(san)) {
-                return Err(refused(Refusal::NotAllowed(listed(&sans))));
-            }
+            return Err(refused(Refusal::NotAllowed(listed(&sans))));
         }
         Ok(ServerCertVerified::assertion())
     }
