@@ -7,6 +7,7 @@
 //! | `server` | the echo service behind TLS, whose certificate can be replaced while it runs |
 //! | `serve` | its accept loop and handshakes |
 //! | `log` | what the thread of a test logs |
+//! | `memory` | that of the process, from `rows` |
 //! | `mute` | in place of it: a server that stalls, or speaks something else |
 //! | `openssl` | the program of that name, where there is one |
 //! | `seen` | what such a server saw: records, handshakes, certificates of clients |
@@ -31,6 +32,8 @@
 pub mod authority;
 pub mod identity;
 pub mod log;
+#[path = "../rows/memory.rs"]
+pub mod memory;
 pub mod mute;
 pub mod openssl;
 pub mod seen;

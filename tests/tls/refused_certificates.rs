@@ -6,6 +6,7 @@ use trunkline::{Connector, Endpoint, Tls};
 use crate::support::leak::LeakCheck;
 use crate::tls::authority::Authority;
 use crate::tls::identity::Identity;
+use crate::tls::memory::resident_kib;
 use crate::tls::server::TlsServer;
 
 use super::connected::{Leads, refused, says, works};
@@ -151,7 +152,7 @@ async fn wildcards_are_for_one_label() {
     leaks.finish().await;
 }
 
-/// Neither takes long: what there is to verify has a limit, and so has a message.
+/// They take neither long nor much memory: what is read has a limit, and so has what is verified.
 #[tokio::test]
 async fn chains_without_end() {
     let leaks = LeakCheck::start().await;
@@ -180,7 +181,11 @@ async fn chains_without_end() {
     says(&text, &["its chain is too tangled to be followed"]);
 
     let huge = root.issue().loopback().larger_by(1024 * 1024).finish();
+    let before = resident_kib();
     let text = refusal(&huge, trusting(&root)).await;
+    let grown = resident_kib().saturating_sub(before);
+    // The server's share is in it.
+    assert!(grown < 16 * 1024, "grown by {grown} KiB");
     says(&text, &["with its chain it has more than 64 KiB"]);
     leaks.finish().await;
 }
