@@ -192,7 +192,7 @@ async fn a_doubt_is_told_for_as_long_as_it_lasts() {
     let doubt = "3 of 4 endpoints were gone at once; those that still work stay in use for 3600s";
     wait_equal(LIMIT, doubt.to_owned(), || trouble(&channel)).await;
     assert!(
-        fake.queries() >= before + 1,
+        fake.queries() > before,
         "it was asked for a second time"
     );
     // The same again, and a change elsewhere.
