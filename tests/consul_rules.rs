@@ -191,10 +191,7 @@ async fn a_doubt_is_told_for_as_long_as_it_lasts() {
     fake.follow(knows(8, listing(&servers[..1])));
     let doubt = "3 of 4 endpoints were gone at once; those that still work stay in use for 3600s";
     wait_equal(LIMIT, doubt.to_owned(), || trouble(&channel)).await;
-    assert!(
-        fake.queries() >= before + 1,
-        "it was asked for a second time"
-    );
+    assert!(fake.queries() > before, "it was asked for a second time");
     // The same again, and a change elsewhere.
     fake.follow(knows(9, listing(&servers[..1])));
     wait_equal(LIMIT, Some("9".to_owned()), || {

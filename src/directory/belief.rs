@@ -108,8 +108,10 @@ impl Belief {
         }
         self.held = held;
         let count = gone.len();
-        if count as f64 <= of as f64 * self.rules.guard {
-            return Verdict::Believed;
+        let doubted = count as f64 > of as f64 * self.rules.guard;
+        if !doubted {
+            // A registry that lost its state hears of everybody again one by one: the last ones are as good as the first.
+            gone.retain(|it| it.regardless && self.rules.guard < 1.0);
         }
         gone.retain(|it| is_ready(&it.key));
         self.set_to_leave(now, &mut gone);
@@ -117,7 +119,11 @@ impl Belief {
             entry.regardless = false;
             self.held.push(entry);
         }
-        Verdict::Doubted { gone: count, of }
+        if doubted {
+            Verdict::Doubted { gone: count, of }
+        } else {
+            Verdict::Believed
+        }
     }
 
     /// The answer had no active endpoint: `gone` is missing from it, and `held` was before.

@@ -155,6 +155,36 @@ impl Rig {
             both(|| Connector::endpoints(proxies.iter().map(|it| Endpoint::uri(it.uri()))));
         (parts.rig(channels, |it| it).await, proxies)
     }
+
+    /// Three servers, and channels that find the servers for themselves. `publish` is given the servers, once the watch for
+    /// leaks has begun, and gives what makes a channel's connector, and what must live as long as the channels do.
+    pub async fn start_published<C, T>(
+        delay: Duration,
+        publish: impl AsyncFnOnce(&[EchoServer]) -> (C, T),
+    ) -> (Self, T)
+    where
+        C: Fn() -> Connector,
+    {
+        let (rig, publisher) = Self::start_lazy(delay, publish).await;
+        let ready = |side: &Side| side.channel.status().state == State::Ready;
+        wait_until(LIMIT, || ready(&rig.retrying) && ready(&rig.single)).await;
+        rig.all_ready().await;
+        (rig, publisher)
+    }
+
+    /// The same without a wait for the channels, which may know of no server yet.
+    pub async fn start_lazy<C, T>(
+        delay: Duration,
+        publish: impl AsyncFnOnce(&[EchoServer]) -> (C, T),
+    ) -> (Self, T)
+    where
+        C: Fn() -> Connector,
+    {
+        let start = || NAMES.map(|name| server(name, delay)).into();
+        let parts = Parts::start(STREAMS, start).await;
+        let (connector, publisher) = publish(&parts.servers).await;
+        (parts.lazy(both(connector)), publisher)
+    }
 }
 
 impl Rig<ServedPeer> {
@@ -293,6 +323,17 @@ impl<S: Served> Parts<S> {
         };
         rig.all_ready().await;
         rig
+    }
+
+    fn lazy(self, [retrying, single]: [Connector; 2]) -> Rig<S> {
+        Rig {
+            retrying: Side::start_lazy(retrying),
+            single: Side::start_lazy(single),
+            servers: self.servers,
+            streams: self.streams,
+            leaks: self.leaks,
+            panics: self.panics,
+        }
     }
 }
 

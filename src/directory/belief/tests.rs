@@ -109,6 +109,16 @@ fn an_answer_ends_the_emergency() {
 }
 
 #[test]
+fn the_last_to_register_again_is_waited_for_like_the_first() {
+    let mut world = World::new(Outage::drain());
+    world.learn(&[1, 2, 3, 4]);
+    world.learn(&[]);
+    assert_eq!(world.learn(&[1, 2, 3]), Verdict::Believed);
+    assert_eq!(world.used(), [1, 2, 3, 4]);
+    assert_eq!(world.after(SECOND * 120), [1, 2, 3]);
+}
+
+#[test]
 fn keep_is_for_ever_and_fail_at_once() {
     let mut world = World::new(Outage::keep().guard(1.0));
     world.learn(&[1, 2]);

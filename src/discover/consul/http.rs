@@ -116,13 +116,17 @@ async fn driven<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -
     .await
 }
 
-/// Memory grows with what comes, not with what is announced.
+/// Room is taken once: a vector that grows is copied, and leaves holes. The system gives memory for what comes only.
 async fn read(body: Incoming, limit: usize) -> Result<Vec<u8>, QueryError> {
     let mut body = pin!(body);
-    let mut whole = Vec::new();
     if body.size_hint().lower() > limit as u64 {
         return Err(QueryError::TooLarge { limit });
     }
+    let announced = body
+        .size_hint()
+        .upper()
+        .and_then(|it| usize::try_from(it).ok());
+    let mut whole = Vec::with_capacity(announced.unwrap_or(limit).min(limit));
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         // Trailers say nothing here.
         if let Ok(data) = frame.map_err(QueryError::Exchange)?.into_data() {

@@ -108,7 +108,7 @@ impl Consul {
             plaintext_token: false,
             reading: Reading::default(),
             wait: Duration::from_secs(60),
-            max_answer_bytes: 16 * 1024 * 1024,
+            max_answer_bytes: 12 * 1024 * 1024,
             outage: Outage::drain(),
             cache: None,
             cache_max_age: Duration::from_secs(24 * 60 * 60),
@@ -228,7 +228,7 @@ impl Consul {
         self
     }
 
-    /// The largest answer that is read. Default 16 MiB, some ten thousand instances; at least 1 KiB.
+    /// The largest answer that is read. Default 12 MiB, some eight thousand instances; at least 1 KiB.
     pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
         self.max_answer_bytes = bytes;
         self
