@@ -91,7 +91,7 @@ impl Address {
     }
 
     /// The same for `https://host:port`, which is more than an address: `None` if the text is anything else.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) fn parse_https(text: &str) -> Option<Result<Self, InvalidAddress>> {
         let (scheme, rest) = text.split_once("://")?;
         scheme.eq_ignore_ascii_case("https").then(|| {

@@ -79,7 +79,7 @@
 //! |---|---|---|
 //! | `consul` | yes | discovery through Consul: `Consul`, `Connector::consul` |
 //! | `tls` | yes | TLS with rustls and ring: `Tls`, `Connector::tls`, `https://` endpoints |
-//! | `aws-lc-rs` | | AWS-LC in place of ring |
+//! | `aws-lc-rs` | | TLS with AWS-LC, alone or before ring |
 //! | `native-roots` | | the system's trust roots, where none are named |
 //! | `webpki-roots` | | Mozilla's trust roots, where none are named |
 //!
@@ -126,7 +126,7 @@ pub use retry::{Backoff, BudgetLimits, Retry};
 pub use token::{Credentials, Token, TokenFuture, TokenSource};
 pub use transport::connection::{Http2Options, Keepalive};
 pub use transport::dial::{BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions};
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 pub use transport::tls::{Certificate, DangerousTls, Tls, TlsVersion};
 
 #[cfg(doctest)]

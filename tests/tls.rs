@@ -18,10 +18,14 @@ mod bad_config;
 mod connected;
 #[path = "tls/interop.rs"]
 mod interop;
+#[path = "tls/kinds.rs"]
+mod kinds;
 #[path = "tls/refused_certificates.rs"]
 mod refused_certificates;
 #[path = "tls/refused_peers.rs"]
 mod refused_peers;
+#[path = "tls/renewal.rs"]
+mod renewal;
 #[path = "tls/rotation.rs"]
 mod rotation;
 #[path = "tls/secrets.rs"]

@@ -9,7 +9,7 @@ use crate::balance::Policy as _;
 use crate::endpoint::Member;
 use crate::pool::State;
 use crate::time::Instant;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::transport::tls::Certificate;
 
 use super::handle::Inner;
@@ -77,10 +77,10 @@ pub struct EndpointStatus {
     /// Calls that wait for a stream.
     pub waiting: usize,
     /// The certificate that it showed, on its oldest connection; `None` if that is not encrypted.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub peer: Option<Certificate>,
     /// The certificate that this side shows to it, if it asks.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub identity: Option<Certificate>,
     /// Why certificate files that have changed are not in use.
     pub tls_error: Option<String>,
@@ -185,9 +185,9 @@ impl EndpointStatus {
             in_flight: 0,
             free_streams: 0,
             waiting: 0,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             peer: None,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             identity: None,
             tls_error: None,
             answered: 0,
@@ -211,9 +211,9 @@ impl EndpointStatus {
             in_flight: pool.in_flight,
             free_streams: pool.room,
             waiting: pool.waiting,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             peer: pool.peer.certificate.map(Arc::unwrap_or_clone),
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             identity: pool.identity,
             tls_error: pool.security_trouble.map(|it| it.to_string()),
             answered: subchannel.answered(),

@@ -15,7 +15,7 @@ use crate::retry::{BudgetLimits, Retry};
 use crate::token::Credentials;
 use crate::transport::connection::{Http2Options, Keepalive};
 use crate::transport::dial::{Dial, TcpOptions};
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::transport::tls::Tls;
 
 /// Builds a [`Channel`](crate::Channel).
@@ -52,7 +52,7 @@ pub struct Connector {
     pub(super) keepalive: Keepalive,
     pub(super) tcp: TcpOptions,
     pub(super) dialer: Option<Arc<dyn Dial>>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(super) tls: Option<Tls>,
     pub(super) credentials: Option<Credentials>,
     pub(super) timeout: Option<Duration>,
@@ -142,7 +142,7 @@ impl Connector {
             keepalive: Keepalive::off(),
             tcp: TcpOptions::default(),
             dialer: None,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             tls: None,
             credentials: None,
             timeout: Some(Duration::from_secs(30)),
@@ -219,7 +219,7 @@ impl Connector {
 
     /// Encrypts the connections to all endpoints, but for those that have [options of their own](Endpoint::tls). Default:
     /// only `https://` endpoints are encrypted.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self

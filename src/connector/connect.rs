@@ -105,7 +105,7 @@ impl Connector {
     }
 
     /// The TLS options, read and checked.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     fn tls_settings(&self, tasks: &Tasks) -> Result<TlsSettings, Error> {
         let tls = TlsSettings::new(self.tls.clone());
         tls.load(tasks)?;
@@ -118,7 +118,7 @@ impl Connector {
         Ok(tls)
     }
 
-    #[cfg(not(feature = "tls"))]
+    #[cfg(not(feature = "__tls"))]
     #[expect(
         clippy::unnecessary_wraps,
         clippy::unused_self,

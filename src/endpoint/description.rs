@@ -63,7 +63,7 @@ impl Endpoint {
     /// the channel has none.
     #[must_use]
     pub fn uri(text: impl AsRef<str>) -> Self {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if let Some(address) = Address::parse_https(text.as_ref()) {
             return Self {
                 security: Wanted::Encrypted,
@@ -92,7 +92,7 @@ impl Endpoint {
     }
 
     /// Encrypts its connections with these options, whatever the channel's are.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::transport::tls::Tls) -> Self {
         self.security = Wanted::Own(tls);

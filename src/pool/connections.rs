@@ -18,7 +18,7 @@ use crate::transport::connection::{
 };
 use crate::transport::dial::Dial;
 use crate::transport::security::{PeerIdentity, Security, TlsSettings};
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::transport::tls::Certificate;
 
 use super::dialling::Dialling;
@@ -119,10 +119,10 @@ pub(crate) struct PoolStatus {
     pub(crate) room: usize,
     pub(crate) waiting: usize,
     /// Of the oldest connection.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) peer: PeerIdentity,
     /// This side's own certificate.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) identity: Option<Certificate>,
     /// Why certificates that have changed are not in use.
     pub(crate) security_trouble: Option<Arc<str>>,
@@ -317,9 +317,9 @@ impl Pool {
             in_flight: all.map(|it| it.connection.slots().in_flight()).sum(),
             room: self.room.available(),
             waiting: self.queue.len(),
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             peer: open.first().map(|it| it.peer.clone()).unwrap_or_default(),
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             identity: self.objects.manager().security.identity(),
             security_trouble: self.objects.manager().security.trouble(),
         }

@@ -3,5 +3,5 @@
 pub(crate) mod connection;
 pub(crate) mod dial;
 pub(crate) mod security;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 pub(crate) mod tls;

@@ -1,18 +1,18 @@
 //! Whether an endpoint's connections are encrypted, and by which rules.
 
 use std::sync::Arc;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use std::sync::{Mutex, Weak};
 
 use http::uri::Scheme;
 
 use crate::address::Address;
 use crate::error::Error;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::lock::lock;
 use crate::task::Tasks;
 use crate::transport::dial::BoxIo;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::transport::tls::{Certificate, Protocol, Tls, TlsContext};
 
 /// How the streams to one endpoint are secured.
@@ -20,10 +20,10 @@ use crate::transport::tls::{Certificate, Protocol, Tls, TlsContext};
 pub(crate) enum Security {
     #[default]
     Plaintext,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     Tls(Arc<TlsContext>, rustls::pki_types::ServerName<'static>),
     /// It can't be: what is wrong. There is no plaintext in place of it.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     Broken(Arc<str>),
 }
 
@@ -36,9 +36,9 @@ pub(crate) struct Secured {
 /// Whom it leads to, and since which configuration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerIdentity {
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) certificate: Option<Arc<Certificate>>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     generation: u64,
 }
 
@@ -48,7 +48,7 @@ impl Security {
     /// # Errors
     ///
     /// A configuration error that names the field. The files are read later.
-    #[cfg(all(feature = "tls", feature = "consul"))]
+    #[cfg(all(feature = "__tls", feature = "consul"))]
     pub(crate) fn of_agent(tls: &Tls, agent: &Address) -> Result<Self, Error> {
         let context = TlsContext::new(tls, Protocol::Http1);
         let name = context.server_name(agent)?;
@@ -60,7 +60,7 @@ impl Security {
     /// # Errors
     ///
     /// A configuration error that names the field.
-    #[cfg(all(feature = "tls", feature = "consul"))]
+    #[cfg(all(feature = "__tls", feature = "consul"))]
     pub(crate) fn check_agent(tls: &Tls, agent: &Address) -> Result<(), Error> {
         let context = TlsContext::loaded_now(tls, Protocol::Http1)?;
         context.server_name(agent).map(|_| ())
@@ -69,11 +69,11 @@ impl Security {
     /// Takes over files that have changed, for connections whose settings nobody looks after between them.
     #[cfg(feature = "consul")]
     #[cfg_attr(
-        not(feature = "tls"),
+        not(feature = "__tls"),
         expect(clippy::unused_async, reason = "as its other form")
     )]
     pub(crate) async fn refresh(&self) {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if let Self::Tls(context, _) = self {
             context.refresh().await;
         }
@@ -85,7 +85,7 @@ impl Security {
     ///
     /// If the peer is not who it should be, or can't be talked to in that way.
     #[cfg_attr(
-        not(feature = "tls"),
+        not(feature = "__tls"),
         expect(clippy::unused_async, reason = "as its other form")
     )]
     pub(crate) async fn secure(&self, io: BoxIo) -> Result<Secured, Error> {
@@ -94,7 +94,7 @@ impl Security {
                 io,
                 identity: PeerIdentity::default(),
             }),
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Self::Tls(context, name) => {
                 let encrypted = context.encrypt(io, name.clone()).await?;
                 Ok(Secured {
@@ -105,7 +105,7 @@ impl Security {
                     },
                 })
             }
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Self::Broken(problem) => {
                 let kind = crate::error::Kind::Connect;
                 let error = Error::new(kind, tonic::Code::Unavailable, problem.to_string());
@@ -125,7 +125,7 @@ impl Security {
             }
             // gRPC's own servers close without an alert when they do not like a client's certificate, which with TLS
             // 1.3 is after the handshake.
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Self::Tls(context, _) if !error.message().contains("the server refuses") => {
                 let hint = match context.identity() {
                     None => "does it want a client certificate? see Tls::identity_files",
@@ -134,7 +134,7 @@ impl Security {
                 let message = format!("{} ({hint})", error.message());
                 error.with_message(message)
             }
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             _ => error,
         }
     }
@@ -143,14 +143,14 @@ impl Security {
     pub(crate) fn scheme(&self) -> Scheme {
         match self {
             Self::Plaintext => Scheme::HTTP,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             _ => Scheme::HTTPS,
         }
     }
 
     /// Whether certificates have changed since that connection was made.
     pub(crate) fn is_newer_than(&self, identity: &PeerIdentity) -> bool {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if let Self::Tls(context, _) = self {
             return context.generation() > identity.generation;
         }
@@ -159,7 +159,7 @@ impl Security {
     }
 
     /// This side's own certificate.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) fn identity(&self) -> Option<Certificate> {
         match self {
             Self::Tls(context, _) => context.identity(),
@@ -169,7 +169,7 @@ impl Security {
 
     /// Why certificates that have changed are not in use.
     pub(crate) fn trouble(&self) -> Option<Arc<str>> {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if let Self::Tls(context, _) = self {
             return context.trouble();
         }
@@ -184,24 +184,24 @@ pub(crate) enum Wanted {
     #[default]
     Any,
     /// TLS, with the channel's options if it has some (`https://`).
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     Encrypted,
     /// TLS with options of its own.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     Own(Tls),
 }
 
 /// The channel's TLS options, and what was made of all options so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsSettings {
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     default: Option<Tls>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     contexts: Arc<Mutex<Contexts>>,
 }
 
 /// One for equal options.
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 #[derive(Debug, Default)]
 struct Contexts {
     /// As long as an endpoint uses it.
@@ -212,7 +212,7 @@ struct Contexts {
 }
 
 impl TlsSettings {
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) fn new(default: Option<Tls>) -> Self {
         Self {
             default,
@@ -222,7 +222,7 @@ impl TlsSettings {
 
     /// How the streams to this endpoint are secured.
     pub(crate) fn security(&self, address: &Address, wanted: &Wanted, tasks: &Tasks) -> Security {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if let Some(tls) = self.options(wanted) {
             // Files that can't be used now may be so later; a name that is missing will not come.
             let found = self.known(&tls);
@@ -243,7 +243,7 @@ impl TlsSettings {
     /// # Errors
     ///
     /// A configuration error that names the field.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) fn load(&self, tasks: &Tasks) -> Result<(), Error> {
         match &self.default {
             Some(tls) => self.keep(tls, tasks).map(|_| ()),
@@ -256,7 +256,7 @@ impl TlsSettings {
     /// # Errors
     ///
     /// A configuration error that names the field.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) fn validate(
         &self,
         address: &Address,
@@ -269,7 +269,7 @@ impl TlsSettings {
         }
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     fn options(&self, wanted: &Wanted) -> Option<Tls> {
         match wanted {
             Wanted::Any => self.default.clone(),
@@ -278,7 +278,7 @@ impl TlsSettings {
         }
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     fn keep(&self, tls: &Tls, tasks: &Tasks) -> Result<Arc<TlsContext>, Error> {
         if let Some(known) = self.known(tls) {
             return Ok(known);
@@ -288,7 +288,7 @@ impl TlsSettings {
         Ok(context)
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     fn known(&self, tls: &Tls) -> Option<Arc<TlsContext>> {
         let mut contexts = lock(&self.contexts);
         contexts.used.retain(|it| it.strong_count() > 0);
@@ -296,7 +296,7 @@ impl TlsSettings {
         used.find(|it| it.is_of(tls))
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     fn add(&self, context: Arc<TlsContext>, tasks: &Tasks) -> Arc<TlsContext> {
         tasks.spawn(TlsContext::follow_files(Arc::downgrade(&context)));
         lock(&self.contexts).used.push(Arc::downgrade(&context));

@@ -253,8 +253,29 @@ async fn values_out_of_range() {
     );
     rejected(
         &tls().allow_sans(["a", ""]),
-        &["tls.allow_sans: a name is empty"],
+        &["tls.allow_sans: \"\" is no URI, no DNS name and no IP address"],
     );
+    rejected(
+        &tls().allow_sans(["*"]),
+        &["tls.allow_sans: \"*\" is no URI, no DNS name and no IP address"],
+    );
+    rejected(
+        &tls().allow_sans(Vec::<String>::new()),
+        &["tls.allow_sans: the list is empty"],
+    );
+    for beside in [
+        Tls::new().ca_pem(authority.pem()),
+        Tls::new().ca_file("/nowhere"),
+        Tls::new().crl_pem(authority.revoke(&[])),
+        Tls::new().allow_sans(["a.internal"]),
+    ] {
+        rejected(
+            &beside.pin_certificate(authority.der()),
+            &[
+                "tls.pin_certificate: authorities, revocation lists and allowed names have no effect",
+            ],
+        );
+    }
     for bytes in [&b""[..], b"hello", authority.pem().as_bytes()] {
         rejected(
             &Tls::new().pin_certificate(bytes),

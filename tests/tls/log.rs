@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use tracing::Level;
-use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
+use tracing::{Dispatch, Level};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// All that this thread logs, down to TRACE, until it is ended. A test's runtime runs everything on its thread.
@@ -12,6 +12,9 @@ use tracing_subscriber::fmt::MakeWriter;
 pub struct Log {
     lines: Lines,
     guard: DefaultGuard,
+    /// While there is one subscriber only, tracing asks the thread that comes to an event first whether anybody listens,
+    /// and remembers that for all. With two it asks them.
+    _second: Dispatch,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -26,7 +29,11 @@ impl Log {
             .with_writer(lines.clone())
             .finish();
         let guard = set_default(subscriber);
-        Self { lines, guard }
+        Self {
+            lines,
+            guard,
+            _second: Dispatch::new(NoSubscriber::default()),
+        }
     }
 
     /// How many lines have this text so far.

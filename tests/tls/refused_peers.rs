@@ -112,7 +112,7 @@ async fn servers_that_speak_no_tls_hear_nothing_else() {
     let tls = Tls::new().ca_pem(Authority::new("root").pem());
     // The first frames of an HTTP/2 server.
     const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\x02";
-    let not_tls = "the server does not speak TLS; use http:// if it takes plaintext";
+    let not_tls = "the server does not speak TLS";
     for (words, expected) in [
         (SETTINGS, not_tls),
         (

@@ -104,7 +104,7 @@ async fn no_output_has_a_key() {
     assert!(shown.contains("a section has no end"), "{shown}");
     assert!(shown.contains("it is not for shop.internal"), "{shown}");
     assert!(
-        logged.contains("can't be used; the old ones stay in use"),
+        logged.contains("can't be used; what was good before stays in use"),
         "{logged}"
     );
     for form in forms(&canary) {

@@ -69,7 +69,6 @@ async fn one_of_the_identities_is_enough_and_needed() {
         "spiffe://example.org/payment",
         "spiffe://example.org/Payments",
         "spiffe://example.org",
-        "*",
     ] {
         let text = refusal(&spiffe, tls().allow_sans([near])).await;
         says(

@@ -165,7 +165,7 @@ impl Asker {
 }
 
 fn security(terms: &Terms) -> Security {
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     if let Some(tls) = &terms.tls {
         return Security::of_agent(tls, &terms.agent)
             .unwrap_or_else(|error| Security::Broken(error.to_string().into()));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::error::Error;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::transport::security::Security;
 
 use super::Consul;
@@ -35,7 +35,7 @@ impl Consul {
         }
         let agent = self.address()?;
         let local = agent.as_tcp().is_none_or(|tcp| tcp.is_loopback());
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         let local = match &self.tls {
             Some(tls) => {
                 Security::check_agent(tls, &agent)

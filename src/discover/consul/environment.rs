@@ -29,7 +29,7 @@ impl Environment {
     }
 
     /// Whether the agent is asked over TLS.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(super) fn tls(&self) -> bool {
         let value = self.get("CONSUL_HTTP_SSL");
         matches!(

@@ -8,7 +8,7 @@ use crate::discover::fixed::Once;
 use crate::discover::{Discover, Outage, Resolutions};
 use crate::error::Error;
 use crate::secret::Secret;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::transport::tls::Tls;
 
 use super::cache::Cache;
@@ -61,7 +61,7 @@ pub struct Consul {
     pub(super) query: Query,
     pub(super) datacenters: Vec<String>,
     pub(super) agent: Option<Result<Address, InvalidAddress>>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(super) tls: Option<Tls>,
     pub(super) token: Token,
     pub(super) plaintext_token: bool,
@@ -102,7 +102,7 @@ impl Consul {
             },
             datacenters: Vec::new(),
             agent: None,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             tls: None,
             token: Token::None,
             plaintext_token: false,
@@ -121,7 +121,7 @@ impl Consul {
     ///
     /// `https` is [`tls`](Self::tls) with its defaults, unless that is set.
     pub fn agent(mut self, address: impl AsRef<str>) -> Self {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if let Some(address) = Address::parse_https(address.as_ref()) {
             self.agent = Some(address);
             self.tls.get_or_insert_default();
@@ -134,7 +134,7 @@ impl Consul {
 
     /// Talks to the agent over TLS, with these options. Default: no TLS, unless the agent's address is `https`. It says
     /// nothing about the connections to the service's instances: `Connector::tls` does.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self
@@ -262,7 +262,7 @@ impl Consul {
                 None => self,
             };
         }
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if environment.tls() {
             self.tls.get_or_insert_default();
         }
@@ -314,7 +314,7 @@ impl Consul {
                 }),
                 query,
                 token: self.token.clone(),
-                #[cfg(feature = "tls")]
+                #[cfg(feature = "__tls")]
                 tls: self.tls.clone(),
                 wait: self.wait,
                 max_answer_bytes: self.max_answer_bytes,

@@ -119,9 +119,9 @@ fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Pr
         return Ok(match (name, yes) {
             ("passing", yes) => consul.passing_only(yes),
             ("stale", true) => consul.consistency(Consistency::Stale),
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             ("tls", true) => consul.tls(crate::transport::tls::Tls::new()),
-            #[cfg(not(feature = "tls"))]
+            #[cfg(not(feature = "__tls"))]
             ("tls", true) => return Err("tls needs the feature tls of this crate".to_owned()),
             ("consistent", true) => consul.consistency(Consistency::Consistent),
             _ => consul,

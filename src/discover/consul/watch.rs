@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::lock::lock;
 use crate::retry::Backoff;
 use crate::time::Instant;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::transport::tls::Tls;
 
 use super::asker::{Asker, cached, longest_query};
@@ -31,7 +31,7 @@ pub(super) struct Terms {
     pub(super) agent: Address,
     pub(super) query: Query,
     pub(super) token: Token,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(super) tls: Option<Tls>,
     pub(super) wait: Duration,
     pub(super) max_answer_bytes: usize,
@@ -305,7 +305,7 @@ mod tests {
             agent,
             query: Query::default(),
             token: Token::None,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             tls: None,
             wait: Duration::from_secs(60),
             max_answer_bytes: 1024,

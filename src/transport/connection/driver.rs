@@ -160,7 +160,10 @@ impl Future for Driver {
             return Poll::Ready(());
         }
         // New calls would wait in vain until the peer's last words are read.
-        if this.probe.is_some() && this.shared.unwritable.load(Ordering::Relaxed) {
+        if this.probe.is_some()
+            && this.settings.is_none()
+            && this.shared.unwritable.load(Ordering::Relaxed)
+        {
             this.retire(End::Lost("connection lost: it can't be written".to_owned()));
         }
         let idle = this.shared.slots.in_flight() == 0;
@@ -212,15 +215,6 @@ fn end_of(error: &h2::Error) -> End {
     }
     End::Lost(match error.reason() {
         Some(reason) => format!("protocol error on the connection ({})", reason_name(reason)),
-        None => format!("connection lost: {}", io_problem(error)),
+        None => format!("connection lost: {error}"),
     })
-}
-
-/// What the stream below said. A server that refuses a client certificate says so only now, with TLS 1.3.
-fn io_problem(error: &h2::Error) -> String {
-    #[cfg(feature = "tls")]
-    if let Some(problem) = error.get_io().and_then(crate::transport::tls::problem) {
-        return problem;
-    }
-    error.to_string()
 }

@@ -44,7 +44,7 @@ pub(super) fn sentence(error: &io::Error) -> String {
 }
 
 /// One sentence about the end of a connection, if it was TLS that ended it.
-pub(crate) fn problem(error: &io::Error) -> Option<String> {
+pub(super) fn problem(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?;
     inner.downcast_ref().map(tls_sentence)
 }

@@ -30,6 +30,5 @@ mod verifier;
 
 pub use certificate::Certificate;
 pub(crate) use context::TlsContext;
-pub(crate) use error::problem;
 pub(crate) use handshake::Protocol;
 pub use options::{DangerousTls, Tls, TlsVersion};

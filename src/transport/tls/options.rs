@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+use super::certificate::Certificate;
 use super::names::Name;
 use super::pem::Pem;
 use super::provider;
@@ -266,6 +267,11 @@ impl Tls {
         {
             let problem = format!("{name:?} is no DNS name and no IP address");
             return Err(Error::config("tls.server_name", problem));
+        }
+        let unreadable = |it: &Vec<u8>| Certificate::from_der(it).is_none();
+        if options.pinned.iter().any(unreadable) {
+            let problem = "it is no certificate in DER; one in PEM must be converted (openssl x509 -outform der)";
+            return Err(Error::config("tls.pin_certificate", problem));
         }
         self.allowed_names()?;
         let others = !options.authorities.is_empty()

@@ -15,8 +15,10 @@ use super::options::Options;
 fn all() -> CryptoProvider {
     #[cfg(feature = "aws-lc-rs")]
     return rustls::crypto::aws_lc_rs::default_provider();
-    #[cfg(not(feature = "aws-lc-rs"))]
-    rustls::crypto::ring::default_provider()
+    #[cfg(all(feature = "tls", not(feature = "aws-lc-rs")))]
+    return rustls::crypto::ring::default_provider();
+    #[cfg(not(any(feature = "tls", feature = "aws-lc-rs")))]
+    compile_error!("TLS needs the feature tls, which is ring, or aws-lc-rs");
 }
 
 /// Whether certificates with P-521 keys can be used. ring has no such curve.
