@@ -84,10 +84,22 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// As for [`tcp`](Self::tcp) and [`unix`](Self::unix); also for another scheme, and for `https://`, because this
-    /// version has no TLS.
+    /// As for [`tcp`](Self::tcp) and [`unix`](Self::unix); also for another scheme, and for `https://`, which is
+    /// more than an address (see [`Endpoint::uri`](crate::Endpoint::uri)).
     pub fn parse(text: &str) -> Result<Self, InvalidAddress> {
         parse(text).map_err(|fault| InvalidAddress::in_text(text, fault))
+    }
+
+    /// The same for `https://host:port`, which is more than an address: `None` if the text is anything else.
+    #[cfg(feature = "__tls")]
+    pub(crate) fn parse_https(text: &str) -> Option<Result<Self, InvalidAddress>> {
+        let (scheme, rest) = text.split_once("://")?;
+        scheme.eq_ignore_ascii_case("https").then(|| {
+            let authority = rest.strip_suffix('/').unwrap_or(rest);
+            TcpAddress::parse(authority, Some(443))
+                .map(Self::Tcp)
+                .map_err(|fault| InvalidAddress::in_text(text, fault))
+        })
     }
 
     /// The TCP address, if it is one.
@@ -167,8 +179,8 @@ fn parse(text: &str) -> Result<Address, Fault> {
         "http" => Some(80),
         "https" => {
             return Err(Fault::new(
-                "TLS is not supported by this version",
-                "use http:// if the server takes plaintext",
+                "an address says nothing about TLS",
+                "give it to Endpoint::uri, with the feature tls of this crate",
             ));
         }
         _ => {

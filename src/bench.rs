@@ -16,6 +16,7 @@ use crate::retry::{self, BudgetLimits};
 use crate::task::Tasks;
 use crate::transport::connection::{Http2Options, Keepalive};
 use crate::transport::dial::SocketDialer;
+use crate::transport::security::{Security, TlsSettings};
 
 pub struct Budget(Arc<retry::Budget>);
 
@@ -60,8 +61,9 @@ impl Pool {
             tasks: tasks.clone(),
             flips: Arc::clone(&flips),
             gate: DialGate::default(),
+            tls: TlsSettings::default(),
         };
-        let pool = pool::Pool::start(address, &context);
+        let pool = pool::Pool::start(address, Security::Plaintext, &context);
         while pool.state() != State::Ready {
             flips.notified().await;
         }

@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Protocol,
     /// The caller's own request could not be sent.
     Request,
+    /// There was no token for the call, or it may not go where the call goes.
+    Token,
     /// The picker dropped the call.
     Dropped,
     /// The channel is closed.
@@ -163,6 +165,13 @@ impl Error {
     #[must_use]
     pub fn is_protocol(&self) -> bool {
         self.kind() == Kind::Protocol
+    }
+
+    /// There was no token for the call, or it may not be sent where the call goes; see
+    /// [`Credentials`](crate::Credentials).
+    #[must_use]
+    pub fn is_token(&self) -> bool {
+        self.kind() == Kind::Token
     }
 
     /// The picker dropped the call on purpose.

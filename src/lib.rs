@@ -41,6 +41,7 @@
 //! - [`Endpoint`]s are given, or found: in Consul, or by a [`Discover`] of your own. [`Outage`] says how
 //!   far a source is believed that says that they are gone. A [`Balance`] picks among
 //!   those that are ready; [`Policy`] and [`Picker`] are for rules of your own.
+//! - `Tls` says how connections are encrypted, whom they trust, and who this side is.
 //! - Each endpoint has a pool of HTTP/2 connections ([`PoolOptions`]), opened by a [`Dial`].
 //! - [`Retry`] says which failed attempts are repeated. The pools' dialling backs off by itself.
 //!
@@ -77,8 +78,12 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `consul` | yes | discovery through Consul: `Consul`, `Connector::consul` |
+//! | `tls` | yes | TLS with rustls and ring: `Tls`, `Connector::tls`, `https://` endpoints |
+//! | `aws-lc-rs` | | TLS with AWS-LC, alone or before ring |
+//! | `native-roots` | | the system's trust roots, where none are named |
+//! | `webpki-roots` | | Mozilla's trust roots, where none are named |
 //!
-//! TLS, health checks and metrics are not in this version.
+//! Health checks and metrics are not in this version.
 
 mod address;
 pub mod balance;
@@ -94,10 +99,10 @@ mod history;
 mod lock;
 mod pool;
 mod retry;
-#[cfg(feature = "consul")]
 mod secret;
 mod task;
 mod time;
+mod token;
 mod transport;
 
 #[cfg(feature = "__bench")]
@@ -118,8 +123,11 @@ pub use error::{Delivery, Error, Stage};
 pub use history::{Attempt, History};
 pub use pool::{PoolOptions, State};
 pub use retry::{Backoff, BudgetLimits, Retry};
+pub use token::{Credentials, Token, TokenFuture, TokenSource};
 pub use transport::connection::{Http2Options, Keepalive};
 pub use transport::dial::{BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions};
+#[cfg(feature = "__tls")]
+pub use transport::tls::{Certificate, DangerousTls, Tls, TlsVersion};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -29,6 +29,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("channel", 8),
     ("directory", 7),
     ("discover", 6),
+    ("token", 6),
     ("endpoint", 5),
     ("pool", 4),
     ("transport", 3),

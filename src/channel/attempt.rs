@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue, USER_AGENT};
-use http::uri::{PathAndQuery, Scheme};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
+use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version, request};
 
 use crate::balance::PickRequest;
@@ -67,9 +67,10 @@ impl Head {
         subchannel: &Subchannel,
         limit: Option<&TimeLimit>,
         previous_attempts: u32,
+        token: Option<&HeaderValue>,
     ) -> Result<Request<()>, Error> {
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
+        uri.scheme = Some(subchannel.scheme.clone());
         uri.authority = Some(subchannel.authority.clone());
         uri.path_and_query = Some(self.path.clone());
         let mut request = Request::new(());
@@ -90,7 +91,15 @@ impl Head {
             let attempts = HeaderValue::from(previous_attempts);
             request.headers_mut().insert(&PREVIOUS_ATTEMPTS, attempts);
         }
+        if let Some(token) = token {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
         Ok(request)
+    }
+
+    /// The caller has seen to it.
+    pub(super) fn has_authorization(&self) -> bool {
+        self.headers.contains_key(AUTHORIZATION)
     }
 
     /// What a picker may look at.

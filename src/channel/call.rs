@@ -16,6 +16,7 @@ use crate::error::{Delivery, Error, Kind, Stage};
 use crate::pool::Lease;
 use crate::retry::{AttemptFacts, Replay, Verdict, Withdrawal};
 use crate::time::Instant;
+use crate::token::Held;
 use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
@@ -36,6 +37,10 @@ pub(super) struct Call {
     replay: Replay,
     past: Past,
     refused: bool,
+    /// What the attempt carries.
+    token: Option<Arc<Held>>,
+    /// A server has refused one.
+    token_refused: bool,
     /// What the budget gave for the next attempt. Given back if that is never sent.
     paid: Option<Withdrawal>,
     tried: Vec<u64>,
@@ -51,6 +56,7 @@ pub(super) struct Call {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Waiting {
+    ForToken,
     ForEndpoint,
     ForStream,
     ForResponse,
@@ -80,6 +86,8 @@ impl Call {
             settings,
             past: Past::none(now),
             refused: false,
+            token: None,
+            token_refused: false,
             paid: None,
             tried: Vec::new(),
             in_doubt: false,
@@ -177,6 +185,7 @@ impl Call {
                     Kind::Config
                     | Kind::PoolWait
                     | Kind::Request
+                    | Kind::Token
                     | Kind::Dropped
                     | Kind::Closed => return result.map_err(|error| self.failed(error)),
                 },
@@ -185,7 +194,10 @@ impl Call {
             if limit.is_some_and(|limit| limit.explains(outcome.code)) {
                 return Err(self.deadline_passed());
             }
-            let verdict = self.decide(outcome);
+            let verdict = match self.gets_another_token(outcome.code) {
+                true => Verdict::ResendNow,
+                false => self.decide(outcome),
+            };
             if let Verdict::GiveUp(reason) = verdict {
                 return result.map_err(|error| self.failed(error).given_up(reason.why()));
             }
@@ -224,6 +236,18 @@ impl Call {
         }
     }
 
+    /// Whether a server refused the token, and there may be another one: once.
+    fn gets_another_token(&mut self, code: Code) -> bool {
+        let (Code::Unauthenticated, Some(token), Some(holder)) =
+            (code, &self.token, &self.inner.token)
+        else {
+            return false;
+        };
+        let again = holder.refused(token) && !self.token_refused && !self.replay.is_committed();
+        self.token_refused = true;
+        again
+    }
+
     /// The last attempt ended with this error, and the call with it.
     fn failed(&mut self, error: Error) -> Error {
         let endpoint = self.endpoint.as_ref().map(|it| &it.name);
@@ -253,7 +277,10 @@ impl Call {
 
     /// Picks an endpoint, leases a slot of it and sends the request.
     async fn attempt(&mut self) -> Result<Answer, Error> {
+        self.waiting = Waiting::ForToken;
+        self.token = self.inner.token(&self.head).await?;
         let (subchannel, lease) = self.lease().await?;
+        self.inner.check_privacy(self.token.as_ref(), &subchannel)?;
         self.waiting = Waiting::ForResponse;
         let Some(body) = self.replay.reader() else {
             // `decide` saw to it; only a pump that ran on in between can have changed it.
@@ -265,7 +292,8 @@ impl Call {
         }
         let limit = self.settings.limit.as_ref();
         let previous = self.past.attempts - 1;
-        let request = self.head.to_request(&subchannel, limit, previous)?;
+        let token = self.token.as_ref().map(|it| &it.value);
+        let request = self.head.to_request(&subchannel, limit, previous, token)?;
         let tasks = &self.inner.tasks;
         let try_limit = self.inner.retry.of(self.head.path()).try_limit();
         let sent = {

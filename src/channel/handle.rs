@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use tokio::sync::watch;
+use tonic::Code;
 use tonic::body::Body;
 use tower_service::Service;
 
 use crate::directory::Directory;
-use crate::error::Error;
+use crate::endpoint::Subchannel;
+use crate::error::{Error, Kind, Stage};
 use crate::pool::State;
 use crate::retry::{Budget, BudgetLimits, Policies};
 use crate::task::Tasks;
 use crate::time::Instant;
+use crate::token::{Held, TokenHolder};
 
+use super::attempt::Head;
 use super::call::Call;
 use super::options::CallDefaults;
 use super::status::Counters;
@@ -43,6 +47,7 @@ pub struct Channel {
 pub(crate) struct Parts {
     pub(crate) directory: Arc<Directory>,
     pub(crate) tasks: Tasks,
+    pub(crate) token: Option<Arc<TokenHolder>>,
     pub(crate) retry: Policies,
     pub(crate) budget: BudgetLimits,
     pub(crate) defaults: CallDefaults,
@@ -52,6 +57,7 @@ pub(crate) struct Parts {
 pub(super) struct Inner {
     pub(super) directory: Arc<Directory>,
     pub(super) tasks: Tasks,
+    pub(super) token: Option<Arc<TokenHolder>>,
     pub(super) retry: Policies,
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
@@ -60,6 +66,31 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// The token for a call with this head, if it is to have one.
+    pub(super) async fn token(&self, head: &Head) -> Result<Option<Arc<Held>>, Error> {
+        match &self.token {
+            Some(token) if !head.has_authorization() => token.get().await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether this token may go there.
+    pub(super) fn check_privacy(
+        &self,
+        token: Option<&Arc<Held>>,
+        subchannel: &Subchannel,
+    ) -> Result<(), Error> {
+        let open = self.token.as_ref().is_some_and(|it| it.allows_plaintext());
+        if token.is_none() || subchannel.private || open {
+            return Ok(());
+        }
+        let message =
+            "the token may not go over plaintext TCP; use TLS, or Credentials::allow_plaintext";
+        Err(Error::new(Kind::Token, Code::Unauthenticated, message)
+            .in_stage(Stage::Send)
+            .at(&subchannel.name))
+    }
+
     /// The budget's clock.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.made)
@@ -82,6 +113,7 @@ impl Channel {
             inner: Arc::new(Inner {
                 directory: parts.directory,
                 tasks: parts.tasks,
+                token: parts.token,
                 retry: parts.retry,
                 budget,
                 defaults: parts.defaults,

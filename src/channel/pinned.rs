@@ -164,7 +164,10 @@ impl Pinned {
         sent.store(true, Ordering::Relaxed);
         let head = Head::new(parts, limit);
         let tasks = &self.inner.tasks;
-        let request = head.to_request(&self.subchannel, limit, 0)?;
+        let token = self.inner.token(&head).await?;
+        self.inner.check_privacy(token.as_ref(), &self.subchannel)?;
+        let token = token.as_ref().map(|it| &it.value);
+        let request = head.to_request(&self.subchannel, limit, 0, token)?;
         let connection = self.lease.connection();
         let response = connection.exchange(request, body, tasks).await?;
         Ok((response, turn))

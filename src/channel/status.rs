@@ -9,6 +9,8 @@ use crate::balance::Policy as _;
 use crate::endpoint::Member;
 use crate::pool::State;
 use crate::time::Instant;
+#[cfg(feature = "__tls")]
+use crate::transport::tls::Certificate;
 
 use super::handle::Inner;
 
@@ -74,6 +76,14 @@ pub struct EndpointStatus {
     pub free_streams: usize,
     /// Calls that wait for a stream.
     pub waiting: usize,
+    /// The certificate that it showed, on its oldest connection; `None` if that is not encrypted.
+    #[cfg(feature = "__tls")]
+    pub peer: Option<Certificate>,
+    /// The certificate that this side shows to it, if it asks.
+    #[cfg(feature = "__tls")]
+    pub identity: Option<Certificate>,
+    /// Why certificate files that have changed are not in use.
+    pub tls_error: Option<String>,
     /// Attempts it answered.
     pub answered: u64,
     /// Attempts that reached it and got no answer.
@@ -175,6 +185,11 @@ impl EndpointStatus {
             in_flight: 0,
             free_streams: 0,
             waiting: 0,
+            #[cfg(feature = "__tls")]
+            peer: None,
+            #[cfg(feature = "__tls")]
+            identity: None,
+            tls_error: None,
             answered: 0,
             failed: 0,
         };
@@ -196,6 +211,11 @@ impl EndpointStatus {
             in_flight: pool.in_flight,
             free_streams: pool.room,
             waiting: pool.waiting,
+            #[cfg(feature = "__tls")]
+            peer: pool.peer.certificate.map(Arc::unwrap_or_clone),
+            #[cfg(feature = "__tls")]
+            identity: pool.identity,
+            tls_error: pool.security_trouble.map(|it| it.to_string()),
             answered: subchannel.answered(),
             failed: subchannel.failed(),
             ..drained

@@ -12,8 +12,11 @@ use crate::discover::{Discover, Fixed, Resolution};
 use crate::endpoint::Endpoint;
 use crate::pool::PoolOptions;
 use crate::retry::{BudgetLimits, Retry};
+use crate::token::Credentials;
 use crate::transport::connection::{Http2Options, Keepalive};
 use crate::transport::dial::{Dial, TcpOptions};
+#[cfg(feature = "__tls")]
+use crate::transport::tls::Tls;
 
 /// Builds a [`Channel`](crate::Channel).
 ///
@@ -49,6 +52,9 @@ pub struct Connector {
     pub(super) keepalive: Keepalive,
     pub(super) tcp: TcpOptions,
     pub(super) dialer: Option<Arc<dyn Dial>>,
+    #[cfg(feature = "__tls")]
+    pub(super) tls: Option<Tls>,
+    pub(super) credentials: Option<Credentials>,
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: bool,
     pub(super) ready_timeout: Duration,
@@ -136,6 +142,9 @@ impl Connector {
             keepalive: Keepalive::off(),
             tcp: TcpOptions::default(),
             dialer: None,
+            #[cfg(feature = "__tls")]
+            tls: None,
+            credentials: None,
             timeout: Some(Duration::from_secs(30)),
             wait_for_ready: false,
             ready_timeout: Duration::from_secs(5),
@@ -205,6 +214,20 @@ impl Connector {
     /// [`tcp_options`](Self::tcp_options).
     pub fn dialer(mut self, dialer: impl Dial) -> Self {
         self.dialer = Some(Arc::new(dialer));
+        self
+    }
+
+    /// Encrypts the connections to all endpoints, but for those that have [options of their own](Endpoint::tls). Default:
+    /// only `https://` endpoints are encrypted.
+    #[cfg(feature = "__tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The token that calls carry. Default none.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
         self
     }
 

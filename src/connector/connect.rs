@@ -17,7 +17,9 @@ use crate::error::{Error, Kind, Stage};
 use crate::pool::{DialGate, PoolContext, State};
 use crate::retry::{Policies, validate_method_name};
 use crate::task::Tasks;
+use crate::token::TokenHolder;
 use crate::transport::dial::SocketDialer;
+use crate::transport::security::TlsSettings;
 
 use super::Connector;
 use super::builder::Source;
@@ -71,6 +73,7 @@ impl Connector {
 
     fn start(self) -> Result<Channel, Error> {
         let tasks = Tasks::new()?;
+        let tls = self.tls_settings(&tasks)?;
         let context = PoolContext {
             options: self.pool,
             http2: self.http2,
@@ -81,9 +84,13 @@ impl Connector {
             tasks: tasks.clone(),
             flips: Arc::new(Notify::new()),
             gate: DialGate::default(),
+            tls,
         };
         Ok(Channel::new(Parts {
             directory: Directory::start(self.source.into_discover(), self.balance, context),
+            token: self
+                .credentials
+                .map(|it| TokenHolder::new(it, tasks.clone())),
             tasks,
             retry: Policies::new(self.retry, self.retry_for),
             budget: self.retry_budget,
@@ -97,6 +104,30 @@ impl Connector {
         }))
     }
 
+    /// The TLS options, read and checked.
+    #[cfg(feature = "__tls")]
+    fn tls_settings(&self, tasks: &Tasks) -> Result<TlsSettings, Error> {
+        let tls = TlsSettings::new(self.tls.clone());
+        tls.load(tasks)?;
+        if let Source::Fixed(endpoints) = &self.source {
+            for endpoint in endpoints {
+                let key = endpoint.key()?;
+                tls.validate(&key.address, &key.security, tasks)?;
+            }
+        }
+        Ok(tls)
+    }
+
+    #[cfg(not(feature = "__tls"))]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "as its other form"
+    )]
+    fn tls_settings(&self, _: &Tasks) -> Result<TlsSettings, Error> {
+        Ok(TlsSettings::default())
+    }
+
     fn validate(&self) -> Result<(), Error> {
         match &self.source {
             Source::Fixed(endpoints) => self.validate_endpoints(endpoints)?,
@@ -105,6 +136,9 @@ impl Connector {
             Source::Discover(source) => source.outage().validate("outage")?,
         }
         self.validate_retry()?;
+        if let Some(credentials) = &self.credentials {
+            credentials.validate()?;
+        }
         self.pool.validate()?;
         self.http2.validate()?;
         self.keepalive.validate()?;

@@ -11,6 +11,7 @@ use http::uri::Authority;
 
 use crate::address::{Address, InvalidAddress};
 use crate::error::Error;
+use crate::transport::security::Wanted;
 
 /// One server: its address, and what calls need to know about it.
 ///
@@ -32,6 +33,7 @@ pub struct Endpoint {
     weight: Option<u32>,
     authority: Option<String>,
     metadata: Arc<BTreeMap<String, String>>,
+    security: Wanted,
 }
 
 /// What tells endpoints apart: a new key is a new endpoint, with connections of its own.
@@ -39,6 +41,7 @@ pub struct Endpoint {
 pub(crate) struct Key {
     pub(crate) address: Address,
     pub(crate) authority: Authority,
+    pub(crate) security: Wanted,
 }
 
 impl Endpoint {
@@ -55,9 +58,18 @@ impl Endpoint {
         Self::new(Address::unix(path))
     }
 
-    /// Any form that [`Address`] parses: `http://host:port`, `tcp://host:port`, `unix:/path`, `host:port`.
+    /// Any form that [`Address`] parses: `http://host:port`, `tcp://host:port`, `unix:/path`, `host:port`; or
+    /// `https://host:port` (443 unless given), which is encrypted: with the channel's `Tls`, or with its defaults if
+    /// the channel has none.
     #[must_use]
     pub fn uri(text: impl AsRef<str>) -> Self {
+        #[cfg(feature = "__tls")]
+        if let Some(address) = Address::parse_https(text.as_ref()) {
+            return Self {
+                security: Wanted::Encrypted,
+                ..Self::new(address)
+            };
+        }
         Self::new(Address::parse(text.as_ref()))
     }
 
@@ -67,6 +79,7 @@ impl Endpoint {
             weight: None,
             authority: None,
             metadata: Arc::default(),
+            security: Wanted::default(),
         }
     }
 
@@ -75,6 +88,14 @@ impl Endpoint {
     #[must_use]
     pub fn weight(mut self, weight: u32) -> Self {
         self.weight = Some(weight);
+        self
+    }
+
+    /// Encrypts its connections with these options, whatever the channel's are.
+    #[cfg(feature = "__tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: crate::transport::tls::Tls) -> Self {
+        self.security = Wanted::Own(tls);
         self
     }
 
@@ -126,7 +147,11 @@ impl Endpoint {
             None => address.authority(),
         };
         match Authority::from_str(&text) {
-            Ok(authority) if !text.contains('@') => Ok(Key { address, authority }),
+            Ok(authority) if !text.contains('@') => Ok(Key {
+                address,
+                authority,
+                security: self.security.clone(),
+            }),
             _ => {
                 let problem =
                     format!("{address}: the authority must be a host name, with or without a port");

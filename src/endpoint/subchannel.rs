@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use tonic::Code;
 
 use crate::classify::Outcome;
@@ -21,7 +21,10 @@ pub(crate) struct Subchannel {
     pub(crate) identity: u64,
     /// The address as text, for errors and logs.
     pub(crate) name: Arc<str>,
+    pub(crate) scheme: Scheme,
     pub(crate) authority: Authority,
+    /// Nobody on a network reads along.
+    pub(crate) private: bool,
     pub(crate) pool: Arc<Pool>,
     answered: AtomicU64,
     failed: AtomicU64,
@@ -31,11 +34,16 @@ impl Subchannel {
     pub(crate) fn start(key: &Key, context: &PoolContext) -> Arc<Self> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
+        let security = context
+            .tls
+            .security(&key.address, &key.security, &context.tasks);
         Arc::new(Self {
+            private: security.scheme() == Scheme::HTTPS || key.address.is_unix(),
+            scheme: security.scheme(),
             identity: hasher.finish(),
             name: key.address.to_string().into(),
             authority: key.authority.clone(),
-            pool: Pool::start(key.address.clone(), context),
+            pool: Pool::start(key.address.clone(), security, context),
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         })

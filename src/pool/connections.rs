@@ -17,6 +17,9 @@ use crate::transport::connection::{
     Connection, End, Http2Options, Keepalive, KeepaliveState, Observer,
 };
 use crate::transport::dial::Dial;
+use crate::transport::security::{PeerIdentity, Security, TlsSettings};
+#[cfg(feature = "__tls")]
+use crate::transport::tls::Certificate;
 
 use super::dialling::Dialling;
 use super::gate::DialGate;
@@ -36,6 +39,7 @@ pub(crate) struct PoolContext {
     /// Notified whenever a pool's state changes.
     pub(crate) flips: Arc<Notify>,
     pub(crate) gate: DialGate,
+    pub(crate) tls: TlsSettings,
 }
 
 /// The pool of one endpoint. See the module's documentation.
@@ -89,6 +93,7 @@ pub(super) struct Book {
 pub(crate) struct Pooled {
     pub(super) id: u64,
     pub(crate) connection: Connection,
+    pub(super) peer: PeerIdentity,
     pub(super) born: Instant,
     /// When it is to be replaced.
     pub(super) expires: Option<Instant>,
@@ -113,11 +118,19 @@ pub(crate) struct PoolStatus {
     pub(crate) in_flight: usize,
     pub(crate) room: usize,
     pub(crate) waiting: usize,
+    /// Of the oldest connection.
+    #[cfg(feature = "__tls")]
+    pub(crate) peer: PeerIdentity,
+    /// This side's own certificate.
+    #[cfg(feature = "__tls")]
+    pub(crate) identity: Option<Certificate>,
+    /// Why certificates that have changed are not in use.
+    pub(crate) security_trouble: Option<Arc<str>>,
 }
 
 impl Pool {
     /// Makes the pool and starts to dial.
-    pub(crate) fn start(address: Address, context: &PoolContext) -> Arc<Self> {
+    pub(crate) fn start(address: Address, security: Security, context: &PoolContext) -> Arc<Self> {
         let options = context.options.clone();
         let unix = address.is_unix();
         let pool = Arc::new_cyclic(|this: &Weak<Self>| {
@@ -126,6 +139,7 @@ impl Pool {
                 timeout: options.connect_timeout_for(unix),
                 address,
                 dialer: Arc::clone(&context.dialer),
+                security,
                 http2: context.http2.clone(),
                 keepalive: KeepaliveState::new(&context.keepalive, unix),
                 observer,
@@ -173,6 +187,7 @@ impl Pool {
                 made.born + age.mul_f64(jitter)
             }),
             connection: made.connection,
+            peer: made.peer,
             born: made.born,
             object: Mutex::new(Some(object)),
             room: Arc::clone(&self.room),
@@ -190,14 +205,14 @@ impl Pool {
                 return 0;
             }
         };
-        // What has expired goes only now that its replacement can take the calls.
-        let open = self.open.load_full();
-        let (expired, mut open): (Vec<_>, Vec<_>) =
-            open.iter().cloned().partition(|it| it.has_expired(now));
+        // What has expired goes only now that its replacement can take the calls: one for one, the oldest first.
+        let mut open = Vec::clone(&self.open.load_full());
+        let expired = open.iter().position(|it| self.is_over(it, now));
+        let expired = expired.map(|at| open.remove(at));
         open.push(pooled);
         self.open.store(Arc::new(open));
-        for old in &expired {
-            self.put_down(&mut book, old);
+        if let Some(old) = expired {
+            self.put_down(&mut book, &old);
         }
         book.dialling.succeeded(now);
         self.update(&mut book);
@@ -276,7 +291,12 @@ impl Pool {
             && (book.dialling.is_owed()
                 || open.len() < self.options.min
                 || (waiting > 0 && open.len() < self.options.max)
-                || open.iter().any(|it| it.has_expired(now)))
+                || open.iter().any(|it| self.is_over(it, now)))
+    }
+
+    /// Whether a connection is to be replaced: it is too old, or was made with certificates that are.
+    pub(super) fn is_over(&self, pooled: &Pooled, now: Instant) -> bool {
+        pooled.has_expired(now) || self.objects.manager().security.is_newer_than(&pooled.peer)
     }
 
     pub(crate) fn status(&self) -> PoolStatus {
@@ -297,12 +317,17 @@ impl Pool {
             in_flight: all.map(|it| it.connection.slots().in_flight()).sum(),
             room: self.room.available(),
             waiting: self.queue.len(),
+            #[cfg(feature = "__tls")]
+            peer: open.first().map(|it| it.peer.clone()).unwrap_or_default(),
+            #[cfg(feature = "__tls")]
+            identity: self.objects.manager().security.identity(),
+            security_trouble: self.objects.manager().security.trouble(),
         }
     }
 }
 
 impl Pooled {
-    pub(super) fn has_expired(&self, now: Instant) -> bool {
+    fn has_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|at| at <= now)
     }
 

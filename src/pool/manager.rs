@@ -1,6 +1,6 @@
 //! What deadpool calls: create a connection, check one before reuse.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -13,12 +13,14 @@ use crate::task::Tasks;
 use crate::time::Instant;
 use crate::transport::connection::{Connection, Http2Options, KeepaliveState, Observer};
 use crate::transport::dial::Dial;
+use crate::transport::security::{PeerIdentity, Security};
 
 /// Makes the connections of one endpoint.
 #[derive(Debug)]
 pub(super) struct Manager {
     pub(super) address: Address,
     pub(super) dialer: Arc<dyn Dial>,
+    pub(super) security: Security,
     pub(super) http2: Http2Options,
     pub(super) keepalive: Arc<KeepaliveState>,
     /// One limit over all of it.
@@ -28,11 +30,17 @@ pub(super) struct Manager {
     pub(super) next_id: AtomicU64,
 }
 
+/// How far the making of a connection has come.
+const CONNECTING: u8 = 0;
+const SECURING: u8 = 1;
+const SETTLING: u8 = 2;
+
 /// A connection as deadpool keeps it.
 #[derive(Clone, Debug)]
 pub(super) struct Made {
     pub(super) id: u64,
     pub(super) connection: Connection,
+    pub(super) peer: PeerIdentity,
     pub(super) born: Instant,
     /// When it went home to deadpool.
     pub(super) idle_since: Arc<Mutex<Instant>>,
@@ -44,7 +52,7 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Made, Error> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let connected = AtomicBool::new(false);
+        let progress = AtomicU8::new(CONNECTING);
         let establish = async {
             let io = self.dialer.dial(&self.address).await.map_err(|error| {
                 Error::new(
@@ -55,18 +63,26 @@ impl managed::Manager for Manager {
                 .in_stage(error.stage())
                 .because(error)
             })?;
-            connected.store(true, Ordering::Relaxed);
+            progress.store(SECURING, Ordering::Relaxed);
+            let secured = self.security.secure(io).await?;
+            progress.store(SETTLING, Ordering::Relaxed);
             let observer = Weak::clone(&self.observer);
-            Connection::establish(io, id, &self.http2, &self.keepalive, observer, &self.tasks).await
+            let (io, tasks) = (secured.io, &self.tasks);
+            let connection =
+                Connection::establish(io, id, &self.http2, &self.keepalive, observer, tasks)
+                    .await
+                    .map_err(|error| self.security.explain(error))?;
+            Ok((connection, secured.identity))
         };
-        let connection = match tokio::time::timeout(self.timeout, establish).await {
+        let (connection, peer) = match tokio::time::timeout(self.timeout, establish).await {
             Ok(established) => established?,
-            Err(_) => return Err(self.too_slow(connected.load(Ordering::Relaxed))),
+            Err(_) => return Err(self.too_slow(progress.load(Ordering::Relaxed))),
         };
         let born = Instant::now();
         Ok(Made {
             id,
             connection,
+            peer,
             born,
             idle_since: Arc::new(Mutex::new(born)),
         })
@@ -76,6 +92,10 @@ impl managed::Manager for Manager {
     async fn recycle(&self, made: &mut Made, _: &Metrics) -> RecycleResult<Error> {
         if made.connection.slots().is_retired() {
             return Err(RecycleError::message("the connection is closing"));
+        }
+        if self.security.is_newer_than(&made.peer) {
+            made.connection.retire();
+            return Err(RecycleError::message("certificates have changed"));
         }
         Ok(())
     }
@@ -93,11 +113,14 @@ impl Manager {
             .expect("a pool without timeouts")
     }
 
-    fn too_slow(&self, connected: bool) -> Error {
-        let (stage, what) = if connected {
-            (Stage::Handshake, "connected, but no HTTP/2 SETTINGS came")
-        } else {
-            (Stage::Connect, "no connection")
+    fn too_slow(&self, progress: u8) -> Error {
+        let (stage, what) = match progress {
+            CONNECTING => (Stage::Connect, "no connection"),
+            SECURING => (
+                Stage::Handshake,
+                "connected, but the TLS handshake did not end",
+            ),
+            _ => (Stage::Handshake, "connected, but no HTTP/2 SETTINGS came"),
         };
         let message = format!("{what} within {:?}", self.timeout);
         Error::new(Kind::Connect, Code::Unavailable, message)

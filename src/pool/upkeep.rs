@@ -15,13 +15,15 @@ impl Pool {
         let mut book = lock(&self.book);
         self.send_surplus_home(&mut book, now);
         let idle_timeout = self.options.idle_timeout;
+        let security = &self.objects.manager().security;
         let idle = self.objects.retain(|made, _| {
-            now.saturating_duration_since(*lock(&made.idle_since)) < idle_timeout
+            let age = now.saturating_duration_since(*lock(&made.idle_since));
+            age < idle_timeout && !security.is_newer_than(&made.peer)
         });
         for made in idle.removed {
             made.connection.retire();
         }
-        for pooled in self.open.load().iter().filter(|it| it.has_expired(now)) {
+        for pooled in self.open.load().iter().filter(|it| self.is_over(it, now)) {
             // Makes room for its replacement; it serves calls until that is there.
             pooled.detach();
         }

@@ -134,6 +134,9 @@ async fn no_output_has_the_token() {
         .finish();
     // For this thread, on which the runtime of this test runs everything.
     let guard = tracing::subscriber::set_default(subscriber);
+    // While there is one subscriber only, tracing asks the thread that comes to an event first whether anybody listens,
+    // and remembers that for all. With two it asks them.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let leaks = LeakCheck::start().await;
     let (agent, server) = guarded().await;
     let folder = Scratch::new();

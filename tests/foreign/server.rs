@@ -32,20 +32,27 @@ pub struct GrpcioServer {
 impl GrpcioServer {
     /// Starts one on a free loopback port, with options of gRPC's core: `("grpc.max_connection_age_ms", 2000)`.
     pub fn tcp(options: &[(&str, u64)]) -> Self {
-        Self::start("127.0.0.1:0", options)
+        Self::start("127.0.0.1:0", numbers(options))
+    }
+
+    /// Starts one on a free loopback port that takes nothing but TLS, with these files: `("chain", …)`, `("key", …)`,
+    /// and `("clients", …)` if clients must have a certificate of that root.
+    pub fn tls(files: &[(&str, &Path)]) -> Self {
+        let files = files.iter();
+        let files = files.map(|(name, path)| format!("tls.{name}={}", path.display()));
+        let mut server = Self::start("127.0.0.1:0", files);
+        server.uri = server.uri.replacen("http:", "https:", 1);
+        server
     }
 
     /// Starts one on a Unix socket.
     pub fn unix(path: &Path, options: &[(&str, u64)]) -> Self {
-        Self::start(&format!("unix:{}", path.display()), options)
+        Self::start(&format!("unix:{}", path.display()), numbers(options))
     }
 
-    fn start(address: &str, options: &[(&str, u64)]) -> Self {
+    fn start(address: &str, options: impl Iterator<Item = String>) -> Self {
         let python = python();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/server.py");
-        let options = options
-            .iter()
-            .map(|(name, number)| format!("{name}={number}"));
         let mut process = Command::new(&python)
             // No compiled files beside the sources.
             .arg("-B")
@@ -82,12 +89,12 @@ impl GrpcioServer {
         server
     }
 
-    /// `http://address` or `unix://path`.
+    /// `http://address`, `https://address` or `unix://path`.
     pub fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// What it counted of the echo calls, asked for with tonic's own client.
+    /// What it counted of the echo calls, asked for with tonic's own client, which has no TLS here.
     pub async fn handled(&self) -> HandledReply {
         let mut client = TallyClient::new(connect(&self.uri));
         let reply = client.handled(HandledRequest {}).await;
@@ -121,6 +128,11 @@ pub async fn calls(uri: &str) -> Vec<Call> {
         .calls(CallsRequest {})
         .await;
     reply.unwrap().into_inner().calls
+}
+
+fn numbers(options: &[(&str, u64)]) -> impl Iterator<Item = String> {
+    let options = options.iter();
+    options.map(|(name, number)| format!("{name}={number}"))
 }
 
 fn connect(uri: &str) -> Channel {

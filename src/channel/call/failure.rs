@@ -19,6 +19,7 @@ impl Call {
             .map(|it| it.timeout)
             .unwrap_or_default();
         let (stage, doing) = match self.waiting {
+            Waiting::ForToken => (Stage::Pick, "waiting for a token"),
             Waiting::ForEndpoint => (Stage::Pick, "waiting for an endpoint to be ready"),
             Waiting::ForStream => (Stage::Pool, "waiting for a free stream"),
             Waiting::ForResponse => (Stage::Response, "waiting for the response"),

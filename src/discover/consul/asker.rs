@@ -8,6 +8,7 @@ use http::{HeaderMap, Request, StatusCode, Uri};
 use tokio::time::sleep_until;
 
 use crate::time::Instant;
+use crate::transport::security::Security;
 
 use super::Consistency;
 use super::bucket::Bucket;
@@ -21,8 +22,8 @@ use super::watch::{Answer, Terms};
 use super::wire;
 
 /// What whoever asks has for itself, and what nobody else may go on with.
-#[derive(Default)]
 pub(super) struct Asker {
+    security: Security,
     connection: Option<AgentConnection>,
     token: TokenReader,
     index: Index,
@@ -45,6 +46,15 @@ fn patience(wait: Duration) -> Duration {
 static TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
 impl Asker {
+    pub(super) fn new(terms: &Terms) -> Self {
+        Self {
+            security: security(terms),
+            connection: None,
+            token: TokenReader::default(),
+            index: Index::default(),
+        }
+    }
+
     /// The next answer. One in which too much is gone is asked for twice, the second time from the leader's own state.
     ///
     /// # Cancel safety
@@ -141,7 +151,7 @@ impl Asker {
 
         let mut open = match self.connection.take() {
             Some(open) => open,
-            None => AgentConnection::open(&terms.agent).await?,
+            None => AgentConnection::open(&terms.agent, &self.security).await?,
         };
         let reply = open.get(request, patience, terms.max_answer_bytes).await?;
         // With a connection that the agent closes on purpose, the index stays what it is.
@@ -152,6 +162,16 @@ impl Asker {
         let token = token.as_ref().map(|token| token.as_bytes());
         Err(QueryError::status(reply.status, &reply.body, token))
     }
+}
+
+fn security(terms: &Terms) -> Security {
+    #[cfg(feature = "__tls")]
+    if let Some(tls) = &terms.tls {
+        return Security::of_agent(tls, &terms.agent)
+            .unwrap_or_else(|error| Security::Broken(error.to_string().into()));
+    }
+    let _ = terms;
+    Security::Plaintext
 }
 
 /// Whether the agent, or a proxy before it, wants no other request on this connection.

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::error::Error;
+#[cfg(feature = "__tls")]
+use crate::transport::security::Security;
 
 use super::Consul;
 use super::token::{self, Token};
@@ -32,9 +34,15 @@ impl Consul {
             return bad("service", "it is no name of a service");
         }
         let agent = self.address()?;
-        let local = match agent.as_tcp() {
-            Some(tcp) => tcp.is_loopback(),
-            None => true,
+        let local = agent.as_tcp().is_none_or(|tcp| tcp.is_loopback());
+        #[cfg(feature = "__tls")]
+        let local = match &self.tls {
+            Some(tls) => {
+                Security::check_agent(tls, &agent)
+                    .map_err(|error| Error::config("consul", error.message()))?;
+                true
+            }
+            None => local,
         };
         if let Token::Value(token) = &self.token
             && let Err(problem) = token::header(token.expose())

@@ -28,6 +28,16 @@ impl Environment {
         value.map_or(Token::None, |it| Token::Value(Secret::new(it)))
     }
 
+    /// Whether the agent is asked over TLS.
+    #[cfg(feature = "__tls")]
+    pub(super) fn tls(&self) -> bool {
+        let value = self.get("CONSUL_HTTP_SSL");
+        matches!(
+            value.as_deref(),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+        )
+    }
+
     pub(super) fn namespace(&self) -> Option<String> {
         self.get("CONSUL_NAMESPACE")
     }

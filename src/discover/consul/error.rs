@@ -14,6 +14,8 @@ pub(super) enum QueryError {
     /// The question can't be put in a URL.
     Path(http::uri::InvalidUri),
     Dial(DialError),
+    /// By TLS.
+    Refused(String),
     Timeout {
         what: &'static str,
         limit: Duration,
@@ -60,6 +62,7 @@ impl fmt::Display for QueryError {
             Self::Dial(error) => {
                 write!(f, "the agent can't be reached: {}", error.io_error())
             }
+            Self::Refused(problem) => write!(f, "the agent can't be talked to: {problem}"),
             Self::Timeout { what, limit } => write!(f, "{what} took longer than {limit:?}"),
             Self::Exchange(error) => {
                 write!(f, "the connection to the agent failed: {error}")?;

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::address::Address;
 use crate::transport::dial::{BoxIo, Dial as _, SocketDialer};
+use crate::transport::security::Security;
 
 use super::error::QueryError;
 
@@ -21,7 +22,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// From an answer's head to its end. An agent has the whole answer before it sends the head.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// All but the wait for the answer.
-pub(super) const OTHER_LIMITS: Duration = CONNECT_LIMIT.saturating_add(BODY_LIMIT);
+pub(super) const OTHER_LIMITS: Duration =
+    CONNECT_LIMIT.saturating_mul(3).saturating_add(BODY_LIMIT);
 
 /// A connection, and the half of it that needs to be polled while it is used.
 pub(super) struct AgentConnection {
@@ -46,10 +48,15 @@ impl AgentConnection {
     /// # Cancel safety
     ///
     /// Dropping the future closes the socket.
-    pub(super) async fn open(agent: &Address) -> Result<Self, QueryError> {
+    pub(super) async fn open(agent: &Address, security: &Security) -> Result<Self, QueryError> {
+        limited("reading the TLS files", CONNECT_LIMIT, security.refresh()).await?;
         let dialer = SocketDialer::new();
         let io = limited("connecting to the agent", CONNECT_LIMIT, dialer.dial(agent)).await?;
         let io = io.map_err(QueryError::Dial)?;
+        let secured = limited("the TLS handshake", CONNECT_LIMIT, security.secure(io)).await?;
+        let io = secured
+            .map_err(|error| QueryError::Refused(error.to_string()))?
+            .io;
         let handshake = http1::handshake(TokioIo::new(io)).await;
         let (sender, driver) = handshake.map_err(QueryError::Exchange)?;
         Ok(Self {

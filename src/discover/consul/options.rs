@@ -8,6 +8,8 @@ use crate::discover::fixed::Once;
 use crate::discover::{Discover, Outage, Resolutions};
 use crate::error::Error;
 use crate::secret::Secret;
+#[cfg(feature = "__tls")]
+use crate::transport::tls::Tls;
 
 use super::cache::Cache;
 use super::datacenters::Datacenters;
@@ -49,7 +51,7 @@ use super::watch::Terms;
 /// Failed queries are repeated with jittered backoff, up to 60 s, and up to 1 s while there is nothing to serve from.
 ///
 /// What is not set here comes from the variables that Consul's own tools read, at the moment of `connect`:
-/// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`. Other variables, those of
+/// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`. Other variables, those of
 /// proxies too, have no effect.
 ///
 /// The setters take any value; the connector's `connect` checks them and names the field. The token is never shown.
@@ -59,6 +61,8 @@ pub struct Consul {
     pub(super) query: Query,
     pub(super) datacenters: Vec<String>,
     pub(super) agent: Option<Result<Address, InvalidAddress>>,
+    #[cfg(feature = "__tls")]
+    pub(super) tls: Option<Tls>,
     pub(super) token: Token,
     pub(super) plaintext_token: bool,
     pub(super) reading: Reading,
@@ -98,6 +102,8 @@ impl Consul {
             },
             datacenters: Vec::new(),
             agent: None,
+            #[cfg(feature = "__tls")]
+            tls: None,
             token: Token::None,
             plaintext_token: false,
             reading: Reading::default(),
@@ -110,11 +116,27 @@ impl Consul {
         }
     }
 
-    /// The agent to ask: `host:port`, `http://host:port` or `unix:/path`. Default `CONSUL_HTTP_ADDR`, else
-    /// `127.0.0.1:8500`.
+    /// The agent to ask: `host:port`, `http://host:port`, `https://host:port` or `unix:/path`. Default
+    /// `CONSUL_HTTP_ADDR`, else `127.0.0.1:8500`.
+    ///
+    /// `https` is [`tls`](Self::tls) with its defaults, unless that is set.
     pub fn agent(mut self, address: impl AsRef<str>) -> Self {
+        #[cfg(feature = "__tls")]
+        if let Some(address) = Address::parse_https(address.as_ref()) {
+            self.agent = Some(address);
+            self.tls.get_or_insert_default();
+            return self;
+        }
         // Not kept as text, which might have a password in it.
         self.agent = Some(Address::parse(address.as_ref()));
+        self
+    }
+
+    /// Talks to the agent over TLS, with these options. Default: no TLS, unless the agent's address is `https`. It says
+    /// nothing about the connections to the service's instances: `Connector::tls` does.
+    #[cfg(feature = "__tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -235,7 +257,14 @@ impl Consul {
     /// The same with what was left open taken from the environment.
     pub(crate) fn resolved(mut self, environment: &Environment) -> Self {
         if self.agent.is_none() {
-            self.agent = environment.agent().map(|text| Address::parse(&text));
+            self = match environment.agent() {
+                Some(address) => self.agent(address),
+                None => self,
+            };
+        }
+        #[cfg(feature = "__tls")]
+        if environment.tls() {
+            self.tls.get_or_insert_default();
         }
         if self.token == Token::None {
             self.token = environment.token();
@@ -285,6 +314,8 @@ impl Consul {
                 }),
                 query,
                 token: self.token.clone(),
+                #[cfg(feature = "__tls")]
+                tls: self.tls.clone(),
                 wait: self.wait,
                 max_answer_bytes: self.max_answer_bytes,
                 guard: Guard::new(self.outage.guard),

@@ -29,9 +29,10 @@ impl Consul {
     /// | `wait` (`90s`, `5m`) | [`wait`](Self::wait) |
     /// | `address` | [`tagged_address`](Self::tagged_address) |
     /// | `agent` (`unix:/run/consul.sock`) | [`agent`](Self::agent), in place of host and port |
+    /// | `tls` | `tls` with its defaults |
     /// | `token_file`, `cache` | [`token_file`](Self::token_file), [`cache`](Self::cache) |
     ///
-    /// `passing`, `stale` and `consistent` stand alone or have the value `true` or `false`. A mistake is reported by the
+    /// `passing`, `stale`, `consistent` and `tls` stand alone or have the value `true` or `false`. A mistake is reported by the
     /// connector's `connect`.
     ///
     /// ```
@@ -109,7 +110,7 @@ fn parse(text: &str) -> Result<Consul, Problem> {
 }
 
 fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Problem> {
-    if let "passing" | "stale" | "consistent" = name {
+    if let "passing" | "stale" | "consistent" | "tls" = name {
         let yes = match value.as_deref() {
             None | Some("" | "true" | "1") => true,
             Some("false" | "0") => false,
@@ -118,6 +119,10 @@ fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Pr
         return Ok(match (name, yes) {
             ("passing", yes) => consul.passing_only(yes),
             ("stale", true) => consul.consistency(Consistency::Stale),
+            #[cfg(feature = "__tls")]
+            ("tls", true) => consul.tls(crate::transport::tls::Tls::new()),
+            #[cfg(not(feature = "__tls"))]
+            ("tls", true) => return Err("tls needs the feature tls of this crate".to_owned()),
             ("consistent", true) => consul.consistency(Consistency::Consistent),
             _ => consul,
         });
@@ -141,7 +146,7 @@ fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Pr
                 .to_owned(),
         ),
         (false, _) => Err(format!(
-            "{} is unknown; there are tag, dc, passing, near, filter, ns, stale, consistent, wait, \
+            "{} is unknown; there are tag, dc, passing, near, filter, ns, stale, consistent, tls, wait, \
              address, agent, token_file and cache",
             shown(name)
         )),

@@ -12,6 +12,8 @@ use crate::address::Address;
 use crate::lock::lock;
 use crate::retry::Backoff;
 use crate::time::Instant;
+#[cfg(feature = "__tls")]
+use crate::transport::tls::Tls;
 
 use super::asker::{Asker, cached, longest_query};
 use super::bucket::Bucket;
@@ -29,6 +31,8 @@ pub(super) struct Terms {
     pub(super) agent: Address,
     pub(super) query: Query,
     pub(super) token: Token,
+    #[cfg(feature = "__tls")]
+    pub(super) tls: Option<Tls>,
     pub(super) wait: Duration,
     pub(super) max_answer_bytes: usize,
     pub(super) guard: Guard,
@@ -162,7 +166,7 @@ impl Watch {
     }
 
     async fn ask(&self, progress: &mut Progress) -> Infallible {
-        let mut asker = Asker::default();
+        let mut asker = Asker::new(&self.terms);
         let mut cache = self.terms.cache.as_ref();
         loop {
             let pause = self.round(progress, &mut asker, &mut cache).await;
@@ -301,6 +305,8 @@ mod tests {
             agent,
             query: Query::default(),
             token: Token::None,
+            #[cfg(feature = "__tls")]
+            tls: None,
             wait: Duration::from_secs(60),
             max_answer_bytes: 1024,
             guard: Guard::new(0.5),

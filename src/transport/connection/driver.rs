@@ -160,7 +160,10 @@ impl Future for Driver {
             return Poll::Ready(());
         }
         // New calls would wait in vain until the peer's last words are read.
-        if this.probe.is_some() && this.shared.unwritable.load(Ordering::Relaxed) {
+        if this.probe.is_some()
+            && this.settings.is_none()
+            && this.shared.unwritable.load(Ordering::Relaxed)
+        {
             this.retire(End::Lost("connection lost: it can't be written".to_owned()));
         }
         let idle = this.shared.slots.in_flight() == 0;

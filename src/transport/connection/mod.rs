@@ -231,7 +231,7 @@ fn handshake_error(text: &str) -> Error {
     Error::new(
         Kind::Connect,
         Code::Unavailable,
-        format!("no HTTP/2 handshake: {text} (is it a plaintext HTTP/2 server?)"),
+        format!("no HTTP/2 handshake: {text}"),
     )
     .in_stage(Stage::Handshake)
     .delivered(Delivery::NotSent)

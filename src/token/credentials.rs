@@ -1,0 +1,113 @@
+//! What users set.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::Error;
+
+use super::exchange::Exchange;
+use super::file::TokenFile;
+use super::holder::header;
+use super::{Token, TokenFuture, TokenSource};
+
+/// The token that a channel's calls carry, as `authorization: Bearer …`.
+///
+/// A call that has an `authorization` header of its own keeps that. The token goes over encrypted connections and Unix
+/// sockets only, unless [`allow_plaintext`](Self::allow_plaintext) says otherwise; it is marked as sensitive, so that it
+/// enters no HPACK table and no log of headers.
+///
+/// When a server answers `UNAUTHENTICATED`, the token is dropped, and the call is made once more with a new one; then the
+/// answer is the caller's. A token that can't be replaced is not tried again.
+///
+/// ```
+/// use std::time::Duration;
+/// use trunkline::{Connector, Credentials, Token};
+///
+/// let fixed = Connector::target("https://inventory.internal").credentials(Credentials::token("b1gs3cr3t"));
+/// let exchanged = Connector::target("https://inventory.internal").credentials(Credentials::exchange(|| async {
+///     // Ask an identity provider.
+///     Ok(Token::new("fresh").expires_in(Duration::from_secs(300)))
+/// }));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Credentials {
+    pub(super) source: Arc<dyn TokenSource>,
+    /// Asking again may bring another token.
+    pub(super) renewable: bool,
+    pub(super) plaintext: bool,
+    /// A token that is known can be checked.
+    fixed: Option<Token>,
+}
+
+impl Credentials {
+    /// Always this token.
+    pub fn token(text: impl Into<String>) -> Self {
+        let token = Token::new(text);
+        Self {
+            fixed: Some(token.clone()),
+            renewable: false,
+            ..Self::source(Fixed(token))
+        }
+    }
+
+    /// What is in this file, of at most 64 KiB, without white space around it. It is read again every 10 s, and when a
+    /// server refuses what was in it. Kubernetes replaces such files.
+    pub fn token_file(path: impl Into<PathBuf>) -> Self {
+        Self::source(TokenFile(path.into()))
+    }
+
+    /// What this function brings: from an identity provider, for an API key, or from a vault. One call of it is under way
+    /// at a time, whoever waits for it; the next one begins before the token [expires](Token::expires_in).
+    pub fn exchange<F, Fut>(exchange: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Token, Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
+        Self::source(Exchange(exchange))
+    }
+
+    /// A source of your own.
+    pub fn source(source: impl TokenSource) -> Self {
+        Self {
+            source: Arc::new(source),
+            renewable: true,
+            plaintext: false,
+            fixed: None,
+        }
+    }
+
+    /// Whether the token may go over plaintext TCP, where whoever reads the network has it. Default no: such a call fails.
+    pub fn allow_plaintext(mut self, yes: bool) -> Self {
+        self.plaintext = yes;
+        self
+    }
+
+    /// # Errors
+    ///
+    /// A configuration error, if the token is known and no token.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        match &self.fixed {
+            Some(token) => header(token)
+                .map(|_| ())
+                .map_err(|problem| Error::config("credentials", problem)),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Fixed(Token);
+
+impl TokenSource for Fixed {
+    fn token(&self) -> TokenFuture<'_> {
+        Box::pin(std::future::ready(Ok(self.0.clone())))
+    }
+}
+
+impl fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(token)")
+    }
+}

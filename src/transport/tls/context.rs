@@ -1,0 +1,158 @@
+//! What the dials of a channel, or of one endpoint, share.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwapOption;
+use rustls::pki_types::ServerName;
+
+use crate::address::{Address, Host};
+use crate::error::Error;
+use crate::lock::lock;
+
+use super::Certificate;
+use super::files::Files;
+use super::handshake::Protocol;
+use super::material::Material;
+use super::options::Tls;
+use super::reload::Reading;
+
+/// The current configuration, and what is known of the next.
+pub(crate) struct TlsContext {
+    pub(super) tls: Tls,
+    pub(super) protocol: Protocol,
+    /// `None` until something good has been read.
+    pub(super) current: ArcSwapOption<Material>,
+    /// Grows with each new configuration: connections of an older one are to be replaced.
+    generation: AtomicU64,
+    /// What it was made of.
+    loaded: Mutex<Option<u64>>,
+    pub(super) reading: tokio::sync::Mutex<Option<Reading>>,
+    /// The certificates that were warned of, by their serial numbers.
+    warned: Mutex<HashSet<String>>,
+    /// Why changed files are not in use.
+    pub(super) trouble: Mutex<Option<Arc<str>>>,
+}
+
+impl TlsContext {
+    /// Reads and checks everything, without telling the runtime.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the field.
+    pub(crate) fn loaded_now(tls: &Tls, protocol: Protocol) -> Result<Arc<Self>, Error> {
+        let files = Files::read_now(tls.files());
+        let material = Material::of(tls, protocol, &files)?;
+        let context = Self::new(tls, protocol);
+        context.replace(material, files.digest());
+        context.warn_of_expiry();
+        Ok(context)
+    }
+
+    /// One that is still to be read, by [`follow_files`](Self::follow_files) or the first dial.
+    pub(crate) fn new(tls: &Tls, protocol: Protocol) -> Arc<Self> {
+        if tls.options.any_name {
+            tracing::warn!(
+                "TLS does not check host names: anybody with a certificate of a trusted root can pose as the server"
+            );
+        }
+        if tls.options.key_log {
+            tracing::warn!("the secrets of TLS connections are logged to SSLKEYLOGFILE");
+        }
+        Arc::new(Self {
+            tls: tls.clone(),
+            protocol,
+            current: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            loaded: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            warned: Mutex::default(),
+            trouble: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn is_of(&self, tls: &Tls) -> bool {
+        self.tls == *tls
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Why changed files are not in use.
+    pub(crate) fn trouble(&self) -> Option<Arc<str>> {
+        lock(&self.trouble).clone()
+    }
+
+    /// This side's own certificate.
+    pub(crate) fn identity(&self) -> Option<Certificate> {
+        self.current.load().as_ref()?.identity.first().cloned()
+    }
+
+    /// The name that a server at this address must have.
+    ///
+    /// # Errors
+    ///
+    /// If there is none: a Unix socket has no name of its own.
+    pub(crate) fn server_name(&self, address: &Address) -> Result<ServerName<'static>, Error> {
+        let given = self.tls.options.server_name.clone();
+        let name = given.or_else(|| match address.as_tcp()?.host() {
+            // Without the dot of a fully qualified name, which certificates do not have.
+            Host::Name(name) => Some(name.strip_suffix('.').unwrap_or(name).to_owned()),
+            Host::Ip(ip) => Some(ip.to_string()),
+        });
+        let name = match name {
+            Some(name) => name,
+            // What the certificate is called does not matter then.
+            None if self.tls.needs_no_name() => "localhost".to_owned(),
+            None => {
+                let problem =
+                    format!("{address} has no host name for its certificate; set tls.server_name");
+                return Err(Error::config("tls.server_name", problem));
+            }
+        };
+        let problem =
+            || format!("{name:?} can't be the name of a certificate; set tls.server_name");
+        ServerName::try_from(name.clone()).map_err(|_| Error::config("tls.server_name", problem()))
+    }
+
+    /// The digest of the files that are in use.
+    pub(super) fn loaded(&self) -> Option<u64> {
+        *lock(&self.loaded)
+    }
+
+    pub(super) fn replace(&self, material: Material, digest: u64) {
+        self.current.store(Some(Arc::new(material)));
+        *lock(&self.loaded) = Some(digest);
+        let before = self.generation.fetch_add(1, Ordering::AcqRel);
+        if before > 0 {
+            tracing::info!("TLS files have changed; new connections use them");
+        }
+    }
+
+    /// Once for each certificate.
+    pub(super) fn warn_of_expiry(&self) {
+        let current = self.current.load();
+        let Some(material) = current.as_ref() else {
+            return;
+        };
+        for certificate in &material.identity {
+            let soon = certificate.ends_within(self.tls.options.expiry_warning);
+            if soon && lock(&self.warned).insert(certificate.serial.clone()) {
+                tracing::warn!(%certificate, "a certificate of this side is about to expire");
+            }
+        }
+    }
+}
+
+/// Without what was read.
+impl fmt::Debug for TlsContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsContext")
+            .field("tls", &self.tls)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! What the files of an option hold at one moment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+
+use tokio::io::AsyncReadExt as _;
+
+use super::pem;
+
+/// Files by their paths: what is in them, or why they can't be read. All that is made of them is made of one such
+/// reading, so that what was checked is what is used. `Debug` shows no contents, among which are keys.
+#[derive(Clone, Default)]
+pub(super) struct Files(BTreeMap<PathBuf, Result<Vec<u8>, String>>);
+
+impl Files {
+    /// Reads the disk without telling the runtime, as making a channel may.
+    pub(super) fn read_now<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Self {
+        Self(paths.map(|path| (path.clone(), pem::read(path))).collect())
+    }
+
+    /// The same for a runtime. The caller limits the time.
+    pub(super) async fn read(paths: Vec<PathBuf>) -> Self {
+        let mut files = BTreeMap::new();
+        for path in paths {
+            let text = read(&path).await;
+            files.insert(path, text);
+        }
+        Self(files)
+    }
+
+    pub(super) fn get(&self, path: &Path) -> Result<&[u8], String> {
+        match self.0.get(path) {
+            Some(Ok(text)) => Ok(text),
+            Some(Err(problem)) => Err(problem.clone()),
+            None => Err("it was not read".to_owned()),
+        }
+    }
+
+    /// Tells one reading from another, without keeping keys to compare with.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// As [`pem::read`]. A file may have become a pipe or a device: nothing would end the thread that waits for one, or the
+/// text of the other.
+async fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let kind = tokio::fs::metadata(path)
+        .await
+        .map_err(|error| error.to_string())?;
+    if !kind.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    let file = tokio::fs::File::open(path)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut text = Vec::new();
+    let read = file.take(pem::MAX_BYTES + 1).read_to_end(&mut text).await;
+    read.map_err(|error| error.to_string())?;
+    pem::checked(text)
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}

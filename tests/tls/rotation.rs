@@ -1,0 +1,323 @@
+//! Certificates that are replaced while calls are under way.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tonic::Status;
+use trunkline::{Channel, Connector, EndpointStatus, PoolOptions, Retry, Tls};
+
+use crate::client::calls::unary;
+use crate::support::journal::duplicates;
+use crate::support::leak::LeakCheck;
+use crate::support::load::Load;
+use crate::support::report::wrong;
+use crate::support::scratch::Scratch;
+use crate::support::wait::wait_until;
+use crate::tls::authority::Authority;
+use crate::tls::identity::Identity;
+use crate::tls::server::TlsServer;
+
+use super::connected::{LIMIT, connected, says};
+
+/// What a client has on disk.
+struct Set<'a> {
+    authorities: String,
+    identity: &'a Identity,
+}
+
+/// `ca.crt`, `tls.crt` and `tls.key` in a directory.
+struct Files(Scratch);
+
+impl Files {
+    fn new() -> Self {
+        Self(Scratch::new())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+
+    fn tls(&self) -> Tls {
+        Tls::new()
+            .ca_file(self.path("ca.crt"))
+            .identity_files(self.path("tls.crt"), self.path("tls.key"))
+            .reload_interval(Duration::from_millis(50))
+    }
+
+    /// One file after the other, each over what is there, as an editor or a script does it.
+    fn rewrite(&self, set: &Set<'_>) {
+        write(&self.path(""), set);
+    }
+
+    /// As Kubernetes does it with secrets: the files are links through a link to a directory, which is replaced as a
+    /// whole, and the old directory is removed.
+    fn relink(&self, set: &Set<'_>, nth: usize) {
+        let directory = format!("..{nth}");
+        fs::create_dir(self.path(&directory)).unwrap();
+        write(&self.path(&directory), set);
+        symlink(&directory, self.path("..new")).unwrap();
+        let old = fs::read_link(self.path("..data"));
+        fs::rename(self.path("..new"), self.path("..data")).unwrap();
+        match old {
+            Ok(old) => fs::remove_dir_all(self.path("").join(old)).unwrap(),
+            Err(_) => {
+                for name in ["ca.crt", "tls.crt", "tls.key"] {
+                    symlink(Path::new("..data").join(name), self.path(name)).unwrap();
+                }
+            }
+        }
+    }
+}
+
+fn write(directory: &Path, set: &Set<'_>) {
+    fs::write(directory.join("ca.crt"), &set.authorities).unwrap();
+    set.identity.write(directory, "tls");
+}
+
+fn endpoint(channel: &Channel) -> EndpointStatus {
+    channel.status().endpoints.remove(0)
+}
+
+/// The serial numbers of both sides, as the channel knows them: its own, and that of its oldest connection's server.
+fn serials(channel: &Channel) -> (Option<String>, Option<String>) {
+    let endpoint = endpoint(channel);
+    let serial = |it: Option<trunkline::Certificate>| it.map(|it| it.serial);
+    (serial(endpoint.identity), serial(endpoint.peer))
+}
+
+async fn call(channel: Channel, id: u64) -> Result<(), Status> {
+    let reply = unary(&channel, id).await?;
+    match reply.id == id {
+        true => Ok(()),
+        false => Err(wrong("the reply to another id")),
+    }
+}
+
+/// Looks after the connections every 50 ms.
+fn pool() -> PoolOptions {
+    PoolOptions::new().idle_timeout(Duration::from_millis(400))
+}
+
+/// Three times new certificates on both sides, with another root at the end. No call notices.
+async fn rotation(row: &str, place: impl Fn(&Files, &Set<'_>, usize)) {
+    let leaks = LeakCheck::start().await;
+    let (files, clients) = (Files::new(), Authority::new("clients"));
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let own: Vec<_> = (0..4)
+        .map(|_| clients.issue().for_clients().finish())
+        .collect();
+    let theirs = [&old, &old, &new, &new].map(|root| root.issue().loopback().finish());
+    let both = old.pem() + &new.pem();
+    let roots = [old.pem(), old.pem(), both, new.pem()];
+    let set = |nth: usize| Set {
+        authorities: roots[nth].clone(),
+        identity: &own[nth],
+    };
+    let builder = TlsServer::builder("a", &theirs[0]).requires_clients_of(&clients);
+    let server = builder.tcp();
+    server.behaviour().set_delay(Duration::from_millis(5));
+    place(&files, &set(0), 0);
+    let connector = Connector::target(server.uri())
+        .tls(files.tls())
+        .retry(Retry::none());
+    let channel = connected(connector.pool(pool())).await;
+
+    let calling = channel.clone();
+    let load = Load::new(500.0).duration(Duration::from_secs(4));
+    let load = load.start(move |id| call(calling.clone(), id));
+    for nth in 1..4 {
+        // Under this set for a while.
+        let sent = load.sent();
+        wait_until(LIMIT, || load.sent() >= sent + 200).await;
+        let before = server.seen().handshakes().len();
+        // The trusted roots go first, as they have to: the server's next certificate must be known already.
+        if nth == 2 {
+            let early = Set {
+                identity: &own[1],
+                ..set(2)
+            };
+            place(&files, &early, 10);
+            wait_until(LIMIT, || server.seen().handshakes().len() > before).await;
+        }
+        server.replace(&theirs[nth]);
+        place(&files, &set(nth), nth);
+        let wanted = (
+            Some(own[nth].serial_text()),
+            Some(theirs[nth].serial_text()),
+        );
+        wait_until(LIMIT, || serials(&channel) == wanted).await;
+        // What is old goes with its last call.
+        wait_until(LIMIT, || {
+            server.journal().open() == endpoint(&channel).connections as u64
+        })
+        .await;
+        let handshakes = server.seen().handshakes();
+        assert!(handshakes.len() > before);
+        assert_eq!(
+            handshakes.last().unwrap().client,
+            Some(own[nth].serial_text())
+        );
+        assert_eq!(endpoint(&channel).tls_error, None);
+    }
+    let report = load.finish().await;
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    let accepted = server.seen().accepted();
+    assert_eq!(server.seen().failed(), [""; 0]);
+    assert_eq!(server.seen().plaintext(), 0);
+    let handled = server.journal().handled();
+    drop((channel, server));
+    let leak = leaks.leaked().await;
+    let figures = [("connections", accepted)];
+    report.score_with(row, &duplicates([handled]), leak, None, &figures);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rewritten_files_are_taken_over_under_load() {
+    rotation("tls-rewritten", |files, set, _| files.rewrite(set)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relinked_files_are_taken_over_under_load() {
+    rotation("tls-relinked", |files, set, nth| files.relink(set, nth)).await;
+}
+
+/// What is in use stays so until all of it is good; meanwhile new connections are made with it too.
+#[tokio::test]
+async fn bad_files_change_nothing_and_are_told_of() {
+    let leaks = LeakCheck::start().await;
+    let files = Files::new();
+    let (authority, clients) = (Authority::new("root"), Authority::new("clients"));
+    let issue = || clients.issue().subject("shop").for_clients();
+    let (first, other) = (issue().finish(), issue().finish());
+    let expired = issue().expired_days_ago(2).finish();
+    let good = Set {
+        authorities: authority.pem(),
+        identity: &first,
+    };
+    files.rewrite(&good);
+    let identity = authority.issue().loopback().finish();
+    let server = TlsServer::builder("a", &identity)
+        .requires_clients_of(&clients)
+        .tcp();
+    // Connections grow old, so that there are new ones.
+    let age = Duration::from_millis(300);
+    let pool = pool()
+        .connect_timeout(age / 2)
+        .unix_connect_timeout(age / 2)
+        .max_connection_age(age);
+    let connector = Connector::target(server.uri()).tls(files.tls()).pool(pool);
+    let channel = connected(connector.retry(Retry::none())).await;
+
+    let (ca, chain, key) = (
+        files.path("ca.crt"),
+        files.path("tls.crt"),
+        files.path("tls.key"),
+    );
+    let spoil: [(&dyn Fn(), &PathBuf, &str); 9] = [
+        (&|| fs::write(&key, "").unwrap(), &key, "it is empty"),
+        (
+            &|| fs::write(&key, "hello").unwrap(),
+            &key,
+            "it has no private key in PEM",
+        ),
+        (
+            &|| fs::write(&key, other.key_pem()).unwrap(),
+            &key,
+            "the key does not belong to the certificate",
+        ),
+        (&|| fs::remove_file(&key).unwrap(), &key, "No such file"),
+        (
+            &|| fs::write(&chain, other.key_pem()).unwrap(),
+            &chain,
+            "are certificate and key exchanged?",
+        ),
+        (
+            &|| drop(expired.write(&files.path(""), "tls")),
+            &chain,
+            "CN=shop has expired (-3 days left)",
+        ),
+        (
+            &|| fs::write(&ca, "-----BEGIN CERTIFICATE-----\n").unwrap(),
+            &ca,
+            "a section has no end",
+        ),
+        (&|| fs::write(&ca, "").unwrap(), &ca, "it is empty"),
+        (&|| fs::remove_file(&ca).unwrap(), &ca, "No such file"),
+    ];
+    for (spoil, path, problem) in spoil {
+        spoil();
+        wait_until(LIMIT, || endpoint(&channel).tls_error.is_some()).await;
+        let error = endpoint(&channel).tls_error.unwrap();
+        says(&error, &["tls.", path.to_str().unwrap(), problem]);
+        assert_eq!(serials(&channel).0, Some(first.serial_text()));
+        let before = server.seen().handshakes().len();
+        wait_until(LIMIT, || server.seen().handshakes().len() > before).await;
+        unary(&channel, 1).await.unwrap();
+        // The same as before is no news, and good again.
+        files.rewrite(&good);
+        wait_until(LIMIT, || endpoint(&channel).tls_error.is_none()).await;
+        unary(&channel, 2).await.unwrap();
+    }
+    let clients: Vec<_> = server
+        .seen()
+        .handshakes()
+        .into_iter()
+        .map(|it| it.client)
+        .collect();
+    assert!(
+        clients.iter().all(|it| *it == Some(first.serial_text())),
+        "{clients:?}"
+    );
+    // From bad to something new.
+    fs::write(&key, "hello").unwrap();
+    wait_until(LIMIT, || endpoint(&channel).tls_error.is_some()).await;
+    files.rewrite(&Set {
+        authorities: authority.pem(),
+        identity: &other,
+    });
+    let wanted = Some(other.serial_text());
+    wait_until(LIMIT, || serials(&channel).0 == wanted).await;
+    wait_until(LIMIT, || {
+        server.seen().handshakes().last().unwrap().client == wanted
+    })
+    .await;
+    assert_eq!(endpoint(&channel).tls_error, None);
+    drop((channel, server));
+    leaks.finish().await;
+}
+
+/// A file that is written again with the same contents costs no connection.
+#[tokio::test]
+async fn files_that_stay_the_same_cost_nothing() {
+    let leaks = LeakCheck::start().await;
+    let (files, clock) = (Files::new(), Files::new());
+    let authority = Authority::new("root");
+    let identity = authority.issue().loopback().finish();
+    let set = Set {
+        authorities: authority.pem(),
+        identity: &identity,
+    };
+    files.rewrite(&set);
+    clock.rewrite(&set);
+    let server = TlsServer::tcp("a", &identity);
+    let connector = |files: &Files| {
+        let connector = Connector::target(server.uri()).tls(files.tls());
+        connector.pool(pool())
+    };
+    let channel = connected(connector(&files)).await;
+    // Another channel looks at its own files as often: what it has seen twice, the first has had time to see.
+    let other = connected(connector(&clock)).await;
+    for nth in 0..3 {
+        files.rewrite(&set);
+        for (text, bad) in [("hello".to_owned(), true), (identity.key_pem(), false)] {
+            fs::write(clock.path("tls.key"), text).unwrap();
+            wait_until(LIMIT, || endpoint(&other).tls_error.is_some() == bad).await;
+        }
+        unary(&channel, nth).await.unwrap();
+        assert_eq!(endpoint(&channel).connection_attempts_succeeded, 1);
+    }
+    drop((channel, other, server));
+    leaks.finish().await;
+}
