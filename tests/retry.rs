@@ -129,7 +129,7 @@ async fn attempts_are_limited_and_only_some_codes_are_tried_again() {
             (status.code(), status.message()),
             (Code::Unavailable, "asked to fail")
         );
-        assert_eq!(handled(&server, id), attempts.into());
+        assert_eq!(handled(&server, id), u64::from(attempts));
         assert_eq!(channel.stats().retries, u64::from(attempts) - 1);
     }
     let unavailable = [Code::Unavailable];

@@ -139,7 +139,6 @@ async fn settings_are_checked_by_name() {
         (Consul::service(""), "consul.service: "),
         (Consul::service("a/b"), "consul.service: "),
         (ok().agent("ftp://x"), "consul.agent: "),
-        (ok().agent("https://x:8501"), "TLS is not supported"),
         (ok().agent(""), "consul.agent: "),
         (ok().token("a\nb"), "consul.token: "),
         (ok().token(""), "consul.token: "),
