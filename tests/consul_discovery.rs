@@ -1,4 +1,5 @@
 //! Discovery through a real Consul agent: what a channel follows, what it refuses, and what it survives.
+#![cfg(feature = "consul")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 #![allow(
     clippy::disallowed_methods,
