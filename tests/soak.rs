@@ -62,11 +62,8 @@ async fn row_01_soak() {
             ..report
         });
     }
-    // The 99th percentile of a single minute moves by a factor of three on a machine with neighbours, up and down.
-    // Growth shows in the medians of the first and the last minutes all the same.
-    let part = (minutes as usize / 6).max(1);
-    let (memory, latency) = medians(&seen[1..=part]);
-    let (last_memory, last_latency) = medians(&seen[seen.len() - part..]);
+    let (memory, latency) = seen[1];
+    let (last_memory, last_latency) = seen[minutes as usize];
 
     for side in [&retrying, &single] {
         slots_are_free(&side.channel, STREAMS).await;
@@ -96,15 +93,6 @@ async fn row_01_soak() {
     assert!(growth * 50 < memory, "{growth} KiB more than {memory} KiB");
     let slower = last_latency.saturating_sub(latency);
     assert!(slower * 10 <= latency, "{slower:?} more than {latency:?}");
-}
-
-/// Of each of both.
-fn medians(minutes: &[(u64, Duration)]) -> (u64, Duration) {
-    let mut memory: Vec<_> = minutes.iter().map(|it| it.0).collect();
-    let mut latency: Vec<_> = minutes.iter().map(|it| it.1).collect();
-    memory.sort_unstable();
-    latency.sort_unstable();
-    (memory[memory.len() / 2], latency[latency.len() / 2])
 }
 
 /// A minute of load. Gives what became of it, and the memory in use meanwhile: the median of a sample each second.
