@@ -3,7 +3,7 @@
 mod pushback;
 
 use h2::Reason;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, StatusCode};
 use tonic::Code;
 
 use crate::error::{Delivery, Error, Kind, Stage};
@@ -48,6 +48,56 @@ impl Outcome {
             code,
             pushback: failed.then(|| Pushback::of_headers(headers)).flatten(),
         })
+    }
+}
+
+/// What an attempt says about its endpoint's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bearing {
+    Good,
+    /// The endpoint or the way to it did something wrong.
+    Fault,
+    /// Its connection was lost: one fault, however many calls were on it.
+    Lost,
+    /// Nothing.
+    Neutral,
+}
+
+impl Outcome {
+    /// The faults are linkerd's (`linkerd/app/core/src/classify.rs`): of a server's answers, those that say that the
+    /// server failed. `RESOURCE_EXHAUSTED` says that it protects itself; that is the retry policy's business. Work that
+    /// was never sent is the business of connecting.
+    pub(crate) fn bearing(self) -> Bearing {
+        match (self.delivery, self.code) {
+            (_, Code::Ok) => Bearing::Good,
+            (Delivery::NotSent | Delivery::Refused, _)
+            | (_, Code::Cancelled | Code::ResourceExhausted) => Bearing::Neutral,
+            // Resets and answers that break the rules have codes of their own.
+            (Delivery::MaybeProcessed, Code::Unavailable) => Bearing::Lost,
+            (Delivery::MaybeProcessed, Code::DeadlineExceeded | Code::Internal)
+            | (
+                Delivery::Answered,
+                Code::Unavailable
+                | Code::Internal
+                | Code::Unknown
+                | Code::DataLoss
+                | Code::DeadlineExceeded,
+            ) => Bearing::Fault,
+            (Delivery::MaybeProcessed, _) => Bearing::Neutral,
+            (Delivery::Answered, _) => Bearing::Good,
+        }
+    }
+
+    /// The answer to a request that is not gRPC.
+    pub(crate) fn of_http(status: StatusCode) -> Self {
+        if status.is_server_error() {
+            Self {
+                code: Code::Unavailable,
+                ..Self::ANSWERED
+            }
+        } else {
+            Self::ANSWERED
+        }
     }
 }
 
@@ -177,6 +227,38 @@ mod tests {
             (Reason::INADEQUATE_SECURITY, Code::PermissionDenied),
         ] {
             assert_eq!(code_of_reset(reason), code, "{reason}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_endpoint_did_wrong_bears_on_its_health() {
+        use Delivery::{Answered, MaybeProcessed, NotSent, Refused};
+        for (delivery, code, bearing) in [
+            (Answered, Code::Ok, Bearing::Good),
+            (Answered, Code::NotFound, Bearing::Good),
+            (Answered, Code::Unimplemented, Bearing::Good),
+            (Answered, Code::Unauthenticated, Bearing::Good),
+            (Answered, Code::Unavailable, Bearing::Fault),
+            (Answered, Code::Internal, Bearing::Fault),
+            (Answered, Code::Unknown, Bearing::Fault),
+            (Answered, Code::DataLoss, Bearing::Fault),
+            (Answered, Code::DeadlineExceeded, Bearing::Fault),
+            (Answered, Code::ResourceExhausted, Bearing::Neutral),
+            (Answered, Code::Cancelled, Bearing::Neutral),
+            (MaybeProcessed, Code::Unavailable, Bearing::Lost),
+            (MaybeProcessed, Code::Internal, Bearing::Fault),
+            (MaybeProcessed, Code::DeadlineExceeded, Bearing::Fault),
+            (MaybeProcessed, Code::Cancelled, Bearing::Neutral),
+            (MaybeProcessed, Code::PermissionDenied, Bearing::Neutral),
+            (NotSent, Code::Unavailable, Bearing::Neutral),
+            (Refused, Code::Unavailable, Bearing::Neutral),
+        ] {
+            let outcome = Outcome {
+                delivery,
+                code,
+                pushback: None,
+            };
+            assert_eq!(outcome.bearing(), bearing, "{delivery:?} {code:?}");
         }
     }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::balance::Balance;
 use crate::discover::{Discover, Resolution, Resolutions};
 use crate::endpoint::{Blocked, Endpoint, EndpointSet, Key, Member, Subchannel};
+use crate::health::{Rules, outlier};
 use crate::lock::lock;
 use crate::pool::{PoolContext, State};
 use crate::time::Instant;
@@ -53,6 +54,7 @@ impl Directory {
         source: Box<dyn Discover>,
         policy: Balance,
         context: PoolContext,
+        rules: Arc<Rules>,
     ) -> Arc<Self> {
         let directory = Arc::new(Self {
             set: ArcSwap::from_pointee(EndpointSet::blocked(0, Arc::default(), Blocked::Wait)),
@@ -71,8 +73,10 @@ impl Directory {
             known: HashMap::new(),
             members: Arc::default(),
             context,
+            rules,
             stale: false,
             rested: None,
+            turning: None,
         };
         tasks.spawn(writer.run(source.resolutions()));
         directory
@@ -102,6 +106,11 @@ impl Directory {
         lock(&self.news).clone()
     }
 
+    /// Resolves once it has ended, or is about to.
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Drains all endpoints and ends the task.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
@@ -117,10 +126,14 @@ struct Writer {
     known: HashMap<Key, Arc<Subchannel>>,
     members: Arc<[Member]>,
     context: PoolContext,
-    /// A pool's state has changed since the last set.
+    /// What health is judged by.
+    rules: Arc<Rules>,
+    /// Something has changed since the last set.
     stale: bool,
     /// When the next set may be made, if not at once.
     rested: Option<Instant>,
+    /// When time alone changes an endpoint's health.
+    turning: Option<Instant>,
 }
 
 /// How long the writer rests after making a set, as a multiple of the time that took.
@@ -136,11 +149,14 @@ impl Writer {
         let mut resolutions = Some(resolutions);
         let mut upkeep = tokio::time::interval(self.context.options.upkeep_interval());
         upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut samples = Ticks::new(self.rules.sample_interval());
+        let mut sweeps = Ticks::new(self.rules.sweep_interval());
         let stop = self.directory.stop.clone();
         let flips = Arc::clone(&self.context.flips);
         loop {
             let rested = self.rested;
             let leaving = self.belief.next();
+            let turning = self.turning.filter(|_| !self.stale);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = flips.notified(), if !self.stale => match rested {
@@ -154,6 +170,12 @@ impl Writer {
                     }
                 }
                 () = until(leaving) => self.let_go(),
+                () = until(turning) => match rested {
+                    Some(_) => self.stale = true,
+                    None => self.publish(),
+                },
+                now = samples.next() => self.sample(now),
+                now = sweeps.next() => self.sweep(now),
                 answer = next(&mut resolutions) => match answer {
                     // A source that always has an answer must not keep its thread from everybody else.
                     Some(answer) => {
@@ -242,7 +264,8 @@ impl Writer {
             let key = &entry.key;
             let subchannel = (entry.endpoint.weight_or_default() > 0).then(|| {
                 let kept = self.known.remove(key);
-                let kept = kept.unwrap_or_else(|| Subchannel::start(key, &self.context));
+                let kept =
+                    kept.unwrap_or_else(|| Subchannel::start(key, &self.context, &self.rules));
                 known.insert(key.clone(), Arc::clone(&kept));
                 kept
             });
@@ -278,6 +301,29 @@ impl Writer {
             .let_go(Instant::now(), |key| is_ready(known, key))
         {
             self.rebuild();
+        }
+    }
+
+    /// Lets the breakers look at the calls of their windows.
+    fn sample(&self, now: Instant) {
+        for subchannel in self.known.values() {
+            subchannel.health.sample(now);
+        }
+    }
+
+    /// Looks for endpoints that do far worse than the others.
+    fn sweep(&mut self, now: Instant) {
+        let Some(rules) = &self.rules.outliers else {
+            return;
+        };
+        let all: Vec<_> = self.known.values().map(|it| &it.health).collect();
+        let seen: Vec<_> = all.iter().map(|it| it.seen()).collect();
+        let found = outlier::sweep(rules, &seen);
+        for (index, health) in all.iter().enumerate() {
+            health.swept(now, found.contains(&index));
+        }
+        if !found.is_empty() {
+            self.publish();
         }
     }
 
@@ -320,25 +366,32 @@ impl Writer {
                 );
                 EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
             }
-            (Some(_), _) => EndpointSet::build(version, members, &self.directory.policy),
+            (Some(_), _) => {
+                let limits = &self.rules.limits;
+                EndpointSet::build(version, members, &self.directory.policy, limits)
+            }
             (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
             (None, Some(error)) => {
                 let reason = format!("{} failed: {error}", self.directory.source);
                 EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
             }
         });
+        let turns = self.known.values().filter_map(|it| it.health.next());
+        self.turning = turns.min();
         let rest = start.elapsed() * REST;
         self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
     }
 
     fn set(&self, make: impl FnOnce(u64) -> EndpointSet) {
-        let set = make(self.directory.set.load().version + 1);
+        let before = self.directory.set.load_full();
+        let set = make(before.version + 1);
         let state = set.state();
+        let flipped = set.admission != before.admission;
         self.directory.set.store(Arc::new(set));
         self.directory.changed.notify_waiters();
         self.directory
             .state
-            .send_if_modified(|old| std::mem::replace(old, state) != state);
+            .send_if_modified(|old| std::mem::replace(old, state) != state || flipped);
     }
 }
 
@@ -366,6 +419,26 @@ fn is_ready(known: &HashMap<Key, Arc<Subchannel>>, key: &Key) -> bool {
     known
         .get(key)
         .is_some_and(|it| it.pool.state() == State::Ready)
+}
+
+/// Ticks at an interval, or never.
+struct Ticks(Option<tokio::time::Interval>);
+
+impl Ticks {
+    fn new(interval: Option<Duration>) -> Self {
+        Self(interval.map(|interval| {
+            let mut ticks = tokio::time::interval(interval);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            ticks
+        }))
+    }
+
+    async fn next(&mut self) -> Instant {
+        match &mut self.0 {
+            Some(ticks) => ticks.tick().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 async fn until(rested: Option<Instant>) {

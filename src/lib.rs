@@ -95,9 +95,11 @@ mod directory;
 mod discover;
 mod endpoint;
 mod error;
+mod health;
 mod history;
 mod lock;
 mod pool;
+mod probe;
 mod retry;
 mod secret;
 mod task;
@@ -120,8 +122,12 @@ pub use discover::{Consistency, Consul};
 pub use discover::{Discover, Outage, Resolution, Resolutions};
 pub use endpoint::Endpoint;
 pub use error::{Delivery, Error, Stage};
+pub use health::{
+    Breaker, EjectionLimits, Health, HealthSource, HealthStatus, Influence, OutlierDetection,
+};
 pub use history::{Attempt, History};
 pub use pool::{PoolOptions, State};
+pub use probe::{HealthCheck, Probe, ProbeFuture, ProbeTarget};
 pub use retry::{Backoff, BudgetLimits, Retry};
 pub use token::{Credentials, Token, TokenFuture, TokenSource};
 pub use transport::connection::{Http2Options, Keepalive};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
@@ -16,9 +17,9 @@ use tonic::Code;
 use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
-use crate::pool::Lease;
 use crate::transport::connection::Incoming;
 
+use super::call::Slot;
 use super::handle::Inner;
 use super::options::TimeLimit;
 use super::past::{Ended, Past, closed_under};
@@ -43,7 +44,9 @@ pin_project! {
 /// What the call holds until its response has ended.
 struct Running {
     incoming: Incoming,
-    _hold: Hold,
+    hold: Hold,
+    /// What the call led to if the response does not say.
+    unless_told: Outcome,
     /// Keeps the channel open.
     inner: Arc<Inner>,
 }
@@ -51,35 +54,54 @@ struct Running {
 /// The right that is given back when the response has ended.
 pub(super) enum Hold {
     /// A slot of its own.
-    Lease { _lease: Lease },
+    Slot(Slot),
     /// Its turn on a pinned connection.
     Turn {
         _turn: OwnedSemaphorePermit,
-        _pinned: Arc<Pinned>,
+        pinned: Arc<Pinned>,
     },
 }
 
+impl Hold {
+    fn connection_id(&self) -> u64 {
+        match self {
+            Self::Slot(slot) => slot.lease.connection_id(),
+            Self::Turn { pinned, .. } => pinned.connection_id(),
+        }
+    }
+}
+
 impl ResponseBody {
-    pub(super) fn new(
-        incoming: Incoming,
+    /// The response as callers get it. What it led to is counted when it has ended: at once if it has no body, and
+    /// its headers do not say.
+    pub(super) fn wrap(
+        response: Response<Incoming>,
         hold: Hold,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
         past: Past,
         inner: Arc<Inner>,
-    ) -> Self {
-        let running = Some(Running {
-            incoming,
-            _hold: hold,
-            inner,
-        });
-        Self {
-            running: running.filter(|it| !it.incoming.is_end_stream()),
-            timer: None,
-            limit,
-            subchannel,
-            past,
+    ) -> Response<Self> {
+        let unless_told = Outcome::of_http(response.status());
+        let has_ended = response.body().is_end_stream();
+        if has_ended && Outcome::of_headers(response.headers()).is_none() {
+            subchannel.record(unless_told, hold.connection_id());
         }
+        response.map(|incoming| {
+            let running = Running {
+                incoming,
+                hold,
+                unless_told,
+                inner,
+            };
+            Self {
+                running: Some(running).filter(|_| !has_ended),
+                timer: None,
+                limit,
+                subchannel,
+                past,
+            }
+        })
     }
 }
 
@@ -112,18 +134,20 @@ impl Body for ResponseBody {
                 Some(Err(deadline_passed(limit)))
             }
         };
-        let mut outcome = outcome_of(&frame);
+        let unless_told = running.unless_told;
+        let mut outcome = outcome_of(&frame, unless_told);
         if let Some(limit) = limit.filter(|limit| limit.ends_with(outcome)) {
             let error = deadline_passed(limit);
             outcome = Some(Outcome::of_error(&error));
             frame = Some(Err(error));
         }
         if outcome.is_none() && running.incoming.is_end_stream() {
-            outcome = Some(Outcome::ANSWERED);
+            outcome = Some(unless_told);
         }
         let mut closed = false;
         if let Some(outcome) = outcome {
-            this.subchannel.record(outcome);
+            this.subchannel
+                .record(outcome, running.hold.connection_id());
             closed = running.inner.tasks.is_cancelled();
             if let Some(Err(_)) = &frame {
                 running.inner.counters.failed();
@@ -165,13 +189,16 @@ impl fmt::Debug for ResponseBody {
 }
 
 /// What the call led to, if it ends with this.
-fn outcome_of(frame: &Option<Result<Frame<Bytes>, Error>>) -> Option<Outcome> {
+fn outcome_of(
+    frame: &Option<Result<Frame<Bytes>, Error>>,
+    unless_told: Outcome,
+) -> Option<Outcome> {
     match frame {
-        None => Some(Outcome::ANSWERED),
+        None => Some(unless_told),
         Some(Err(error)) => Some(Outcome::of_error(error)),
         Some(Ok(frame)) => {
             let trailers = frame.trailers_ref()?;
-            Some(Outcome::of_headers(trailers).unwrap_or(Outcome::ANSWERED))
+            Some(Outcome::of_headers(trailers).unwrap_or(unless_told))
         }
     }
 }

@@ -13,7 +13,6 @@ use tonic::body::Body;
 use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
-use crate::pool::Lease;
 use crate::retry::{AttemptFacts, Replay, Verdict, Withdrawal};
 use crate::time::Instant;
 use crate::token::Held;
@@ -26,6 +25,7 @@ use super::handle::Inner;
 use super::options::Settings;
 use super::past::{Ended, Past};
 use failure::{per_try_timeout_passed, unrepeatable};
+pub(super) use lease::Slot;
 
 /// One call. Owns the deadline, the endpoints tried, the replay buffer and the count of attempts; nothing
 /// below it repeats anything.
@@ -67,7 +67,7 @@ enum Waiting {
 struct Answer {
     response: Response<Incoming>,
     subchannel: Arc<Subchannel>,
-    lease: Lease,
+    slot: Slot,
 }
 
 impl Call {
@@ -121,9 +121,7 @@ impl Call {
             };
             match result {
                 Ok(answer) => {
-                    let hold = Hold::Lease {
-                        _lease: answer.lease,
-                    };
+                    let hold = Hold::Slot(answer.slot);
                     let mut response = answer.response;
                     if !self.past.history.is_empty() {
                         let history = self.past.history.clone();
@@ -131,9 +129,10 @@ impl Call {
                     }
                     let limit = self.settings.limit;
                     let subchannel = answer.subchannel;
-                    Ok(response.map(|incoming| {
-                        ResponseBody::new(incoming, hold, limit, subchannel, self.past, self.inner)
-                    }))
+                    let (past, inner) = (self.past, self.inner);
+                    Ok(ResponseBody::wrap(
+                        response, hold, limit, subchannel, past, inner,
+                    ))
                 }
                 Err(error) => {
                     self.inner.counters.failed();
@@ -279,7 +278,7 @@ impl Call {
     async fn attempt(&mut self) -> Result<Answer, Error> {
         self.waiting = Waiting::ForToken;
         self.token = self.inner.token(&self.head).await?;
-        let (subchannel, lease) = self.lease().await?;
+        let (subchannel, slot) = self.lease().await?;
         self.inner.check_privacy(self.token.as_ref(), &subchannel)?;
         self.waiting = Waiting::ForResponse;
         let Some(body) = self.replay.reader() else {
@@ -297,7 +296,7 @@ impl Call {
         let tasks = &self.inner.tasks;
         let try_limit = self.inner.retry.of(self.head.path()).try_limit();
         let sent = {
-            let exchange = pin!(lease.connection().exchange(request, body, tasks));
+            let exchange = pin!(slot.lease.connection().exchange(request, body, tasks));
             match try_limit {
                 None => exchange.await,
                 Some(limit) => tokio::time::timeout(limit, exchange)
@@ -311,7 +310,7 @@ impl Call {
             Err(error) => Some(Outcome::of_error(error)),
         };
         if let Some(outcome) = outcome {
-            subchannel.record(outcome);
+            subchannel.record(outcome, slot.lease.connection_id());
             // Once each: resends have no other limit than the deadline.
             if !self.tried.contains(&subchannel.identity) {
                 self.tried.push(subchannel.identity);
@@ -321,7 +320,7 @@ impl Call {
         sent.map(|response| Answer {
             response,
             subchannel,
-            lease,
+            slot,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What a call has behind it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::history::{Attempt, History};
@@ -46,6 +47,11 @@ impl Past {
         if !self.history.is_empty() {
             self.began = Instant::now();
         }
+    }
+
+    /// How long the attempt under way has taken.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The attempt is over, and counts.

@@ -89,6 +89,10 @@ impl PinnedChannel {
 }
 
 impl Pinned {
+    pub(super) fn connection_id(&self) -> u64 {
+        self.lease.connection_id()
+    }
+
     async fn send(
         self: Arc<Self>,
         request: Request<Body>,
@@ -111,10 +115,14 @@ impl Pinned {
                 result.unwrap_or_else(|_| Err(deadline_passed(limit, sent.into_inner())))
             }
         };
-        let code = match &result {
-            Ok((response, _)) => trailers_only(response).map(|outcome| outcome.code),
-            Err(error) => Some(error.code()),
+        let outcome = match &result {
+            Ok((response, _)) => trailers_only(response),
+            Err(error) => Some(Outcome::of_error(error)),
         };
+        if let Some(outcome) = outcome {
+            self.subchannel.record(outcome, self.connection_id());
+        }
+        let code = outcome.map(|it| it.code);
         let result = match &limit {
             Some(limit) if code.is_some_and(|code| limit.explains(code)) => {
                 Err(deadline_passed(limit, true))
@@ -128,12 +136,13 @@ impl Pinned {
                 // The body keeps the connection's slot through the turn's owner.
                 let hold = Hold::Turn {
                     _turn: turn,
-                    _pinned: self,
+                    pinned: self,
                 };
-                Ok(response.map(|it| ResponseBody::new(it, hold, limit, subchannel, past, inner)))
+                Ok(ResponseBody::wrap(
+                    response, hold, limit, subchannel, past, inner,
+                ))
             }
             Err(error) => {
-                self.subchannel.record(Outcome::of_error(&error));
                 self.inner.counters.failed();
                 let name = &self.subchannel.name;
                 past.failed(&Ended::with(&error, Some(name)));

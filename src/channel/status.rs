@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::balance::Policy as _;
 use crate::endpoint::Member;
+use crate::health::{Fate, Health, HealthStatus};
 use crate::pool::State;
 use crate::time::Instant;
 #[cfg(feature = "__tls")]
@@ -31,6 +32,9 @@ pub struct ChannelStatus {
     pub resolution_revision: Option<String>,
     /// What has gone wrong with discovery since then.
     pub discovery_error: Option<String>,
+    /// So few endpoints are well that all connected ones get calls: see
+    /// [`EjectionLimits::panic_threshold`](crate::EjectionLimits::panic_threshold).
+    pub panic: bool,
     /// All known endpoints, in discovery's order.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -50,6 +54,8 @@ pub struct EndpointStatus {
     pub listed: bool,
     /// In what time it leaves, if it is not listed; `None` if no end is set.
     pub leaves_in: Option<Duration>,
+    /// Whether it gets calls, who decided that, and why.
+    pub health: HealthStatus,
     /// How it is connected.
     pub state: State,
     /// For how long it has been in that state.
@@ -155,23 +161,30 @@ impl ChannelStatus {
                 .map(|at| now.saturating_duration_since(at) + news.age),
             resolution_revision: news.revision.map(|revision| revision.to_string()),
             discovery_error: news.error.map(|error| error.to_string()),
+            panic: set.admission.panic,
             endpoints: set
                 .members
                 .iter()
-                .map(|member| EndpointStatus::of(member, now))
+                .enumerate()
+                .map(|(index, member)| {
+                    // A set that only says why nothing can be picked decides nothing.
+                    let fate = set.admission.fates.get(index);
+                    EndpointStatus::of(member, *fate.unwrap_or(&Fate::Unusable), now)
+                })
                 .collect(),
         }
     }
 }
 
 impl EndpointStatus {
-    fn of(member: &Member, now: Instant) -> Self {
+    fn of(member: &Member, fate: Fate, now: Instant) -> Self {
         let drained = Self {
             address: member.endpoint.to_string(),
             weight: member.endpoint.weight_or_default(),
             metadata: BTreeMap::clone(member.endpoint.facts()),
             listed: member.listed,
             leaves_in: member.until.map(|at| at.saturating_duration_since(now)),
+            health: HealthStatus::disconnected("its weight is 0"),
             state: State::Shutdown,
             for_how_long: Duration::ZERO,
             last_error: None,
@@ -197,7 +210,16 @@ impl EndpointStatus {
             return drained;
         };
         let pool = subchannel.pool.status();
+        let mut health = subchannel.health.report(now, fate, member.listed);
+        if health.health == Health::Disconnected {
+            health = HealthStatus {
+                for_how_long: now.saturating_duration_since(pool.since),
+                changes_in: pool.next_dial.map(|at| at.saturating_duration_since(now)),
+                ..HealthStatus::disconnected(pool.state)
+            };
+        }
         Self {
+            health,
             state: pool.state,
             for_how_long: now.saturating_duration_since(pool.since),
             last_error: pool.last_error.map(|error| error.to_string()),
@@ -216,8 +238,8 @@ impl EndpointStatus {
             #[cfg(feature = "__tls")]
             identity: pool.identity,
             tls_error: pool.security_trouble.map(|it| it.to_string()),
-            answered: subchannel.answered(),
-            failed: subchannel.failed(),
+            answered: subchannel.health.answered(),
+            failed: subchannel.health.failed(),
             ..drained
         }
     }

@@ -10,7 +10,9 @@ use crate::balance::Balance;
 use crate::discover::Consul;
 use crate::discover::{Discover, Fixed, Resolution};
 use crate::endpoint::Endpoint;
+use crate::health::{Breaker, EjectionLimits, OutlierDetection};
 use crate::pool::PoolOptions;
+use crate::probe::HealthCheck;
 use crate::retry::{BudgetLimits, Retry};
 use crate::token::Credentials;
 use crate::transport::connection::{Http2Options, Keepalive};
@@ -47,6 +49,10 @@ pub struct Connector {
     pub(super) retry: Retry,
     pub(super) retry_for: HashMap<String, Retry>,
     pub(super) retry_budget: BudgetLimits,
+    pub(super) health_check: Option<HealthCheck>,
+    pub(super) breaker: Option<Breaker>,
+    pub(super) outliers: Option<OutlierDetection>,
+    pub(super) limits: EjectionLimits,
     pub(super) pool: PoolOptions,
     pub(super) http2: Http2Options,
     pub(super) keepalive: Keepalive,
@@ -137,6 +143,10 @@ impl Connector {
             retry: Retry::exponential(),
             retry_for: HashMap::new(),
             retry_budget: BudgetLimits::default(),
+            health_check: None,
+            breaker: Some(Breaker::new()),
+            outliers: None,
+            limits: EjectionLimits::new(),
             pool: PoolOptions::new(),
             http2: Http2Options::new(),
             keepalive: Keepalive::off(),
@@ -183,6 +193,36 @@ impl Connector {
     /// [`BudgetLimits::default`].
     pub fn retry_budget(mut self, limits: BudgetLimits) -> Self {
         self.retry_budget = limits;
+        self
+    }
+
+    /// Asks endpoints whether they are well. Default: does not.
+    pub fn health_check(mut self, check: HealthCheck) -> Self {
+        self.health_check = Some(check);
+        self
+    }
+
+    /// When calls are kept from an endpoint whose answers are failures. Default [`Breaker::new`].
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.breaker = Some(breaker);
+        self
+    }
+
+    /// Failed calls do not keep others from an endpoint.
+    pub fn no_breaker(mut self) -> Self {
+        self.breaker = None;
+        self
+    }
+
+    /// Compares the endpoints, and ejects those that do far worse than the others. Default: does not.
+    pub fn outlier_detection(mut self, outliers: OutlierDetection) -> Self {
+        self.outliers = Some(outliers);
+        self
+    }
+
+    /// How many endpoints may be kept from calls, and when all get calls again. Default [`EjectionLimits::new`].
+    pub fn ejection_limits(mut self, limits: EjectionLimits) -> Self {
+        self.limits = limits;
         self
     }
 

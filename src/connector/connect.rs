@@ -14,7 +14,9 @@ use crate::deadline::format_timeout;
 use crate::directory::Directory;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Stage};
+use crate::health::Rules;
 use crate::pool::{DialGate, PoolContext, State};
+use crate::probe::{self, HealthCheck};
 use crate::retry::{Policies, validate_method_name};
 use crate::task::Tasks;
 use crate::token::TokenHolder;
@@ -74,6 +76,12 @@ impl Connector {
     fn start(self) -> Result<Channel, Error> {
         let tasks = Tasks::new()?;
         let tls = self.tls_settings(&tasks)?;
+        let rules = Arc::new(Rules {
+            breaker: self.breaker,
+            outliers: self.outliers,
+            probes: self.health_check.as_ref().map(HealthCheck::thresholds),
+            limits: self.limits,
+        });
         let context = PoolContext {
             options: self.pool,
             http2: self.http2,
@@ -86,11 +94,18 @@ impl Connector {
             gate: DialGate::default(),
             tls,
         };
+        let token = self
+            .credentials
+            .map(|it| TokenHolder::new(it, tasks.clone()));
+        let dialer = Arc::clone(&context.dialer);
+        let directory = Directory::start(self.source.into_discover(), self.balance, context, rules);
+        if let Some(check) = self.health_check {
+            let means = probe::Means::new(check, token.clone(), dialer, tasks.clone());
+            tasks.spawn(probe::watch_over(Arc::clone(&directory), means));
+        }
         Ok(Channel::new(Parts {
-            directory: Directory::start(self.source.into_discover(), self.balance, context),
-            token: self
-                .credentials
-                .map(|it| TokenHolder::new(it, tasks.clone())),
+            directory,
+            token,
             tasks,
             retry: Policies::new(self.retry, self.retry_for),
             budget: self.retry_budget,
@@ -139,6 +154,16 @@ impl Connector {
         if let Some(credentials) = &self.credentials {
             credentials.validate()?;
         }
+        if let Some(check) = &self.health_check {
+            check.validate()?;
+        }
+        if let Some(breaker) = &self.breaker {
+            breaker.validate()?;
+        }
+        if let Some(outliers) = &self.outliers {
+            outliers.validate()?;
+        }
+        self.limits.validate()?;
         self.pool.validate()?;
         self.http2.validate()?;
         self.keepalive.validate()?;

@@ -1,16 +1,19 @@
 //! The snapshot that calls pick from.
 
+mod pick;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use tonic::Code;
-
-use crate::balance::{Candidate, Pick, PickRequest, Picker, Policy, pick_avoiding};
-use crate::error::{Error, Kind, Stage};
+use crate::balance::{Candidate, Picker, Policy};
+use crate::error::Stage;
+use crate::health::{Admission, EjectionLimits, Fate, Standing, admit};
 use crate::pool::State;
 use crate::time::Instant;
 
 use super::{Endpoint, Subchannel};
+
+pub(crate) use pick::Choice;
 
 /// All known endpoints, those that may be picked, and their picker: one immutable value, replaced as a whole.
 #[derive(Debug)]
@@ -18,10 +21,20 @@ pub(crate) struct EndpointSet {
     /// Grows with each set.
     pub(crate) version: u64,
     pub(crate) members: Arc<[Member]>,
-    /// Ready, or idle and dialled on demand; the picker's indexes are into this.
-    eligible: Vec<Arc<Subchannel>>,
+    /// What becomes of each member, and whether so many are sick that all get calls.
+    pub(crate) admission: Admission,
+    /// Those that get calls; the picker's indexes are into this.
+    eligible: Vec<Eligible>,
     picker: Option<Box<dyn Picker>>,
     blocked: Blocked,
+}
+
+/// An endpoint that gets calls: ready, or idle and dialled on demand.
+#[derive(Debug)]
+struct Eligible {
+    subchannel: Arc<Subchannel>,
+    /// One at a time, to prove itself.
+    on_trial: bool,
 }
 
 /// A known endpoint.
@@ -47,18 +60,6 @@ pub(crate) enum Blocked {
     Closed(&'static str),
 }
 
-/// What a call is to do.
-#[derive(Debug)]
-pub(crate) enum Choice {
-    Use(Arc<Subchannel>),
-    /// Wait for the next set.
-    Wait,
-    /// Fail, unless the call waits for readiness.
-    Fail(Error),
-    /// Fail in any case.
-    Drop(Error),
-}
-
 /// Endpoints that an error names; the rest is counted.
 const NAMED: usize = 8;
 
@@ -68,31 +69,52 @@ impl EndpointSet {
         Self {
             version,
             members,
+            admission: Admission::default(),
             eligible: Vec::new(),
             picker: None,
             blocked,
         }
     }
 
-    pub(crate) fn build(version: u64, members: Arc<[Member]>, policy: &dyn Policy) -> Self {
+    pub(crate) fn build(
+        version: u64,
+        members: Arc<[Member]>,
+        policy: &dyn Policy,
+        limits: &EjectionLimits,
+    ) -> Self {
+        let now = Instant::now();
+        let standings: Vec<_> = members.iter().map(|it| it.standing(now)).collect();
+        let admission = admit(&standings, limits);
+        let shares = Shares::of(&members, &admission);
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         let mut connecting = false;
-        for member in members.iter() {
+        for (member, fate) in members.iter().zip(&admission.fates) {
             let Some(subchannel) = &member.subchannel else {
                 continue;
             };
-            match subchannel.pool.state() {
-                State::Ready | State::Idle => {
-                    let weight = member.endpoint.weight_or_default();
-                    let facts = Arc::clone(member.endpoint.facts());
-                    let candidate = Candidate::new(subchannel.identity, weight);
-                    candidates.push(candidate.with_metadata(facts));
-                    eligible.push(Arc::clone(subchannel));
+            subchannel.health.decided(*fate);
+            let share = match fate {
+                Fate::In(share) | Fate::Tolerated(share) => *share,
+                Fate::Trial => 1.0,
+                Fate::Out => continue,
+                Fate::Unusable => {
+                    connecting |= match subchannel.pool.state() {
+                        State::Connecting => true,
+                        State::Ready => subchannel.health.is_pending(),
+                        _ => false,
+                    };
+                    continue;
                 }
-                State::Connecting => connecting = true,
-                State::TransientFailure | State::Shutdown => {}
-            }
+            };
+            let weight = shares.weight(member.endpoint.weight_or_default(), share);
+            let facts = Arc::clone(member.endpoint.facts());
+            let candidate = Candidate::new(subchannel.identity, weight);
+            candidates.push(candidate.with_metadata(facts));
+            eligible.push(Eligible {
+                subchannel: Arc::clone(subchannel),
+                on_trial: *fate == Fate::Trial,
+            });
         }
         let picker = (!candidates.is_empty()).then(|| policy.build(&candidates));
         let blocked = if connecting {
@@ -107,69 +129,16 @@ impl EndpointSet {
         Self {
             version,
             members,
+            admission,
             eligible,
             picker,
             blocked,
         }
     }
 
-    /// Chooses the endpoint of an attempt: one that is not in `tried` while there is one, and never one that
-    /// is in `unready`.
-    pub(crate) fn pick(&self, request: &PickRequest<'_>, tried: &[u64], unready: &[u64]) -> Choice {
-        let Some(picker) = &self.picker else {
-            return self.blocked_choice();
-        };
-        let avoided = |index: usize| {
-            self.eligible
-                .get(index)
-                .is_none_or(|it| tried.contains(&it.identity) || unready.contains(&it.identity))
-        };
-        let pick = if tried.is_empty() && unready.is_empty() {
-            picker.pick(request)
-        } else {
-            pick_avoiding(&**picker, self.eligible.len(), request, avoided)
-        };
-        match pick {
-            Pick::Endpoint(index) => match self.eligible.get(index) {
-                Some(found) if !unready.contains(&found.identity) => Choice::Use(Arc::clone(found)),
-                Some(_) => self.use_any_ready(unready),
-                None => Choice::Fail(pick_error(format!(
-                    "the picker chose endpoint {index} of {}",
-                    self.eligible.len()
-                ))),
-            },
-            // Waiting for an endpoint that exists is for calls that asked for it.
-            Pick::Wait => Choice::Fail(pick_error(
-                "the balancing policy found no endpoint fit for the call",
-            )),
-            Pick::Fail(reason) => Choice::Fail(pick_error(reason)),
-            Pick::Drop(reason) => Choice::Drop(
-                Error::new(Kind::Dropped, Code::Unavailable, reason).in_stage(Stage::Pick),
-            ),
-        }
-    }
-
-    /// All were tried and the picked one is unready: any other will do, else the next set.
-    fn use_any_ready(&self, unready: &[u64]) -> Choice {
-        self.eligible
-            .iter()
-            .find(|it| !unready.contains(&it.identity))
-            .map_or(Choice::Wait, |it| Choice::Use(Arc::clone(it)))
-    }
-
-    fn blocked_choice(&self) -> Choice {
-        match &self.blocked {
-            Blocked::Wait => Choice::Wait,
-            Blocked::Closed(why) => Choice::Drop(
-                Error::new(Kind::Closed, Code::Unavailable, *why).in_stage(Stage::Pick),
-            ),
-            Blocked::Fail(_) => Choice::Fail(pick_error(self.why_not_ready())),
-        }
-    }
-
     /// How the channel as a whole is connected (gRPC's aggregation rule).
     pub(crate) fn state(&self) -> State {
-        let states = self.eligible.iter().map(|it| it.pool.state());
+        let states = self.eligible.iter().map(|it| it.subchannel.pool.state());
         match self.blocked {
             Blocked::Closed(_) => State::Shutdown,
             _ if states.clone().any(|state| state == State::Ready) => State::Ready,
@@ -241,6 +210,44 @@ impl EndpointSet {
     }
 }
 
-fn pick_error(message: impl Into<String>) -> Error {
-    Error::new(Kind::NoEndpoint, Code::Unavailable, message).in_stage(Stage::Pick)
+impl Member {
+    /// What is said of it.
+    fn standing(&self, now: Instant) -> Standing {
+        match &self.subchannel {
+            Some(subchannel) => {
+                let state = subchannel.pool.state();
+                let connected = matches!(state, State::Ready | State::Idle);
+                subchannel.health.standing(now, connected)
+            }
+            None => Standing::DRAINED,
+        }
+    }
+}
+
+/// Turns shares into weights, which are whole numbers.
+struct Shares {
+    /// What a weight of 1 is, once there are parts of shares.
+    whole: f64,
+}
+
+impl Shares {
+    fn of(members: &[Member], admission: &Admission) -> Self {
+        let is_part =
+            |fate: &Fate| matches!(fate, Fate::In(share) | Fate::Tolerated(share) if *share < 1.0);
+        let weights = members.iter().map(|it| it.endpoint.weight_or_default());
+        let small = weights.max().unwrap_or_default() < u32::MAX / 1000;
+        let scaled = small && admission.fates.iter().any(is_part);
+        Self {
+            whole: if scaled { 1000.0 } else { 1.0 },
+        }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates, and shares are positive"
+    )]
+    fn weight(&self, weight: u32, share: f64) -> u32 {
+        ((f64::from(weight) * self.whole * share) as u32).max(1)
+    }
 }

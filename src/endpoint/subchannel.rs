@@ -2,18 +2,18 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::uri::{Authority, Scheme};
 use tonic::Code;
 
 use crate::classify::Outcome;
-use crate::error::Delivery;
+use crate::health::Rules;
 use crate::pool::{Pool, PoolContext};
 
 use super::description::Key;
+use super::health::{EndpointHealth, Recorded};
 
-/// One endpoint's pool and counters. It outlives the sets it is in, and keeps its connections while its key
+/// One endpoint's pool and health. It outlives the sets it is in, and keeps its connections while its key
 /// stays known.
 #[derive(Debug)]
 pub(crate) struct Subchannel {
@@ -26,12 +26,11 @@ pub(crate) struct Subchannel {
     /// Nobody on a network reads along.
     pub(crate) private: bool,
     pub(crate) pool: Arc<Pool>,
-    answered: AtomicU64,
-    failed: AtomicU64,
+    pub(crate) health: Arc<EndpointHealth>,
 }
 
 impl Subchannel {
-    pub(crate) fn start(key: &Key, context: &PoolContext) -> Arc<Self> {
+    pub(crate) fn start(key: &Key, context: &PoolContext, rules: &Arc<Rules>) -> Arc<Self> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let security = context
@@ -44,37 +43,22 @@ impl Subchannel {
             name: key.address.to_string().into(),
             authority: key.authority.clone(),
             pool: Pool::start(key.address.clone(), security, context),
-            answered: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
+            health: EndpointHealth::new(Arc::clone(rules), Arc::clone(&context.flips)),
         })
     }
 
-    /// Counts an attempt that ended here. Work that never left is not the endpoint's doing.
-    pub(crate) fn record(&self, outcome: Outcome) {
-        match outcome {
-            Outcome {
-                delivery: Delivery::Answered,
-                ..
-            }
-            | Outcome { code: Code::Ok, .. } => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
-            }
-            Outcome {
-                delivery: Delivery::NotSent,
-                ..
-            } => {}
-            Outcome { .. } => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-            }
+    /// Counts an attempt that ended here, on that connection.
+    pub(crate) fn record(&self, outcome: Outcome, connection: u64) {
+        let timed_out = outcome.code == Code::DeadlineExceeded;
+        match self.health.record(outcome, connection) {
+            Recorded::Quietly => {}
+            // From here on any byte shows that the peer is alive.
+            Recorded::FirstFault => self.pool.listen(),
+            // Its connections are kept. But a peer that is silent, too, has to show that it answers: a new connection
+            // is ready once it has.
+            Recorded::Tripped if timed_out => self.pool.retire_silent(),
+            Recorded::Tripped => {}
         }
-    }
-
-    pub(crate) fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
     }
 }
 

@@ -236,7 +236,7 @@ impl Pool {
     }
 
     /// For a connection that was taken out of `open`: no new calls, and its place at deadpool is free.
-    fn put_down(&self, book: &mut Book, pooled: &Arc<Pooled>) {
+    pub(super) fn put_down(&self, book: &mut Book, pooled: &Arc<Pooled>) {
         if let Some(lost) = pooled.connection.retire() {
             self.room.lost(lost);
         }

@@ -30,6 +30,11 @@ impl Lease {
     pub(crate) fn connection(&self) -> &Connection {
         &self.0.connection
     }
+
+    /// The connection's number at its endpoint, from 1 on.
+    pub(crate) fn connection_id(&self) -> u64 {
+        self.0.id
+    }
 }
 
 impl Drop for Lease {

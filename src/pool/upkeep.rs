@@ -30,6 +30,33 @@ impl Pool {
         self.dial_if_wanted(&mut book, self.queue.len());
     }
 
+    /// From here on, a byte shows that the peer of a connection is alive.
+    pub(crate) fn listen(&self) {
+        for pooled in self.open.load().iter() {
+            pooled.connection.listen();
+        }
+    }
+
+    /// Takes no more calls on connections that have not had a byte since [`listen`](Self::listen): their peer may be
+    /// frozen. They finish their calls, if that is ever; new ones are ready once the peer has answered.
+    pub(crate) fn retire_silent(&self) {
+        let mut book = lock(&self.book);
+        let open = self.open.load_full();
+        let (heard, silent): (Vec<_>, Vec<_>) = open
+            .iter()
+            .cloned()
+            .partition(|it| it.connection.was_heard());
+        if silent.is_empty() {
+            return;
+        }
+        self.open.store(Arc::new(heard));
+        for pooled in &silent {
+            self.put_down(&mut book, pooled);
+        }
+        self.update(&mut book);
+        self.dial_if_wanted(&mut book, self.queue.len());
+    }
+
     /// Gives connections above the minimum that had no call since the last look back to deadpool, newest
     /// first: there they wait for the next growth, or for their idle timeout.
     fn send_surplus_home(&self, book: &mut Book, now: Instant) {

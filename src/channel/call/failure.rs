@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
+use crate::classify::Outcome;
 use crate::error::{Delivery, Error, Kind, Stage};
 
 use super::super::past::closed_under;
@@ -43,6 +44,18 @@ impl Call {
         }
         let sent = self.waiting == Waiting::ForResponse;
         self.in_doubt |= sent;
+        // An endpoint that had little of the call's time is not to blame.
+        if let Some(endpoint) = self.endpoint.as_ref().filter(|_| sent)
+            && self.past.elapsed() >= timeout / 2
+        {
+            let late = Outcome {
+                delivery: Delivery::MaybeProcessed,
+                code: Code::DeadlineExceeded,
+                pushback: None,
+            };
+            // Which connection it was does not matter: only losses are counted once for each.
+            endpoint.record(late, 0);
+        }
         let mut error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message).in_stage(stage);
         if let Some(name) = name {
             error = error.about(name);

@@ -4,29 +4,37 @@ use std::sync::Arc;
 
 use tonic::Code;
 
-use crate::endpoint::{Choice, Subchannel};
+use crate::endpoint::{Choice, Subchannel, Trial};
 use crate::error::{Error, Kind, Stage};
 use crate::pool::{Lease, LeaseError};
 
 use super::{Call, Waiting};
+
+/// The right to a stream, and to be the only call there if the endpoint has to prove itself.
+pub(in crate::channel) struct Slot {
+    pub(in crate::channel) lease: Lease,
+    /// Held until the call has ended.
+    pub(in crate::channel) _trial: Option<Trial>,
+}
 
 impl Call {
     /// Only picks an endpoint and leases a slot of it, under the deadline.
     pub(in crate::channel) async fn lease_only(
         mut self,
     ) -> Result<(Arc<Subchannel>, Lease), Error> {
-        match &self.settings.limit {
+        let leased = match &self.settings.limit {
             None => self.lease().await,
             Some(limit) => {
                 let deadline = limit.deadline.instant();
                 let leased = tokio::time::timeout_at(deadline, self.lease()).await;
                 leased.unwrap_or_else(|_| Err(self.deadline_passed()))
             }
-        }
+        };
+        leased.map(|(subchannel, slot)| (subchannel, slot.lease))
     }
 
     /// Picks an endpoint, and waits for a slot of it. An endpoint that turns out not to be ready costs no attempt.
-    pub(super) async fn lease(&mut self) -> Result<(Arc<Subchannel>, Lease), Error> {
+    pub(super) async fn lease(&mut self) -> Result<(Arc<Subchannel>, Slot), Error> {
         let directory = Arc::clone(&self.inner.directory);
         // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
         // set they may be ready again; a call that still held them unready there would wait for one more change.
@@ -49,11 +57,19 @@ impl Call {
                 (set.version, set.pick(&request, &self.tried, &unready))
             };
             match (choice, full.take()) {
-                (Choice::Use(subchannel), _) => {
+                (Choice::Use(subchannel, trial), _) => {
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
                     match subchannel.pool.lease().await {
-                        Ok(lease) => return Ok((subchannel, lease)),
+                        Ok(lease) => {
+                            return Ok((
+                                subchannel,
+                                Slot {
+                                    lease,
+                                    _trial: trial,
+                                },
+                            ));
+                        }
                         Err(LeaseError::Unready) => unready.push(subchannel.identity),
                         Err(error @ LeaseError::QueueFull) => {
                             unready.push(subchannel.identity);

@@ -148,6 +148,10 @@ impl Future for Driver {
         if came && let Some(pinger) = &mut this.pinger {
             pinger.bytes_were_read();
         }
+        // Read first: a store by every poll would move the cache line between cores.
+        if came && !this.shared.heard.load(Ordering::Relaxed) {
+            this.shared.heard.store(true, Ordering::Relaxed);
+        }
         if came || this.shared.refuses.load(Ordering::Acquire) {
             this.observe(cx);
         }

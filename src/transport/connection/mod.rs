@@ -65,6 +65,8 @@ struct Shared {
     refuses: AtomicBool,
     /// A response came.
     answered: AtomicBool,
+    /// Bytes came since somebody began to listen.
+    heard: AtomicBool,
     command: AtomicU8,
     driver: AtomicWaker,
     end: OnceLock<End>,
@@ -180,6 +182,16 @@ impl Connection {
     /// Whether a call on it was ever answered.
     pub(crate) fn has_answered(&self) -> bool {
         self.shared.answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes from here on whether the peer sends anything.
+    pub(crate) fn listen(&self) {
+        self.shared.heard.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.shared.heard.load(Ordering::Relaxed)
     }
 
     /// Takes no new calls; closes when those that are on it have ended and all handles are dropped. Returns

@@ -87,6 +87,11 @@ impl Slots {
         self.0.load(Ordering::Acquire) & RETIRED != 0
     }
 
+    /// How many calls it may have at a time.
+    pub(crate) fn limit(&self) -> usize {
+        usize::try_from(Word(self.0.load(Ordering::Relaxed)).limit()).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         Word(self.0.load(Ordering::Relaxed)).in_flight() as usize
     }

@@ -1,0 +1,260 @@
+//! What calls and probes tell of an endpoint, and what follows from it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tonic::Code;
+
+use crate::classify::{Bearing, Outcome};
+use crate::error::Delivery;
+use crate::health::outlier::Seen;
+use crate::health::{Answer, Fate, HealthStatus, Machine, Rules, Standing, Totals};
+use crate::lock::lock;
+use crate::time::Instant;
+
+/// One endpoint's counters and its [`Machine`]. A call that goes well touches two counters and no lock.
+#[derive(Debug)]
+pub(crate) struct EndpointHealth {
+    answered: AtomicU64,
+    failed: AtomicU64,
+    faults: AtomicU64,
+    /// Faults since the last success.
+    consecutive: AtomicU32,
+    /// The connection whose loss was counted last.
+    lost: AtomicU64,
+    /// Successes matter to the machine just now.
+    attentive: AtomicBool,
+    /// Calls come whatever the machine says.
+    tolerated: AtomicBool,
+    /// When the trial that is under way began, in milliseconds after `born`, plus one; 0 without one.
+    trial: AtomicU64,
+    /// At the last sweep for outliers.
+    swept: Mutex<Totals>,
+    born: Instant,
+    machine: Mutex<Machine>,
+    flips: Arc<Notify>,
+}
+
+/// The right to be the one call that an endpoint may prove itself with.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    health: Arc<EndpointHealth>,
+    mark: u64,
+}
+
+/// A trial that takes longer than this no longer keeps others from trying: it may be a stream that lasts.
+const TRIAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a fault led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// Nothing to be done.
+    Quietly,
+    /// The first failure after a success.
+    FirstFault,
+    /// The endpoint is kept from calls now.
+    Tripped,
+}
+
+impl EndpointHealth {
+    pub(crate) fn new(rules: Arc<Rules>, flips: Arc<Notify>) -> Arc<Self> {
+        let born = Instant::now();
+        Arc::new(Self {
+            answered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            consecutive: AtomicU32::new(0),
+            lost: AtomicU64::new(0),
+            attentive: AtomicBool::new(false),
+            tolerated: AtomicBool::new(false),
+            trial: AtomicU64::new(0),
+            swept: Mutex::default(),
+            born,
+            machine: Mutex::new(Machine::new(rules, born)),
+            flips,
+        })
+    }
+
+    /// Counts an attempt that ended here, on that connection.
+    pub(super) fn record(&self, outcome: Outcome, connection: u64) -> Recorded {
+        if outcome.delivery == Delivery::Answered || outcome.code == Code::Ok {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        } else if outcome.delivery != Delivery::NotSent {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        match outcome.bearing() {
+            Bearing::Good => {
+                // Read first: a store by every call would move the cache line between cores.
+                if self.consecutive.load(Ordering::Relaxed) != 0 {
+                    self.consecutive.store(0, Ordering::Relaxed);
+                }
+                if self.attentive.load(Ordering::Relaxed) {
+                    self.succeeded();
+                }
+                Recorded::Quietly
+            }
+            Bearing::Fault => self.fault(),
+            // Its connections are numbered from 1.
+            Bearing::Lost if self.lost.swap(connection, Ordering::Relaxed) != connection => {
+                self.fault()
+            }
+            Bearing::Lost | Bearing::Neutral => Recorded::Quietly,
+        }
+    }
+
+    fn succeeded(&self) {
+        let any = self.tolerated.load(Ordering::Relaxed);
+        self.change(|machine, now, totals| machine.success(now, totals, any));
+    }
+
+    fn fault(&self) -> Recorded {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        let consecutive = self.consecutive.fetch_add(1, Ordering::Relaxed) + 1;
+        let random = fastrand::f64();
+        let tripped =
+            self.change(|machine, now, totals| machine.fault(now, consecutive, totals, random));
+        match (tripped, consecutive) {
+            (true, _) => Recorded::Tripped,
+            (false, 1) => Recorded::FirstFault,
+            (false, _) => Recorded::Quietly,
+        }
+    }
+
+    /// A probe has ended.
+    pub(crate) fn probed(&self, answer: Answer) {
+        self.change(|machine, now, _| machine.probed(now, answer));
+    }
+
+    /// The server said of its own accord that it is well, and has said nothing since.
+    pub(crate) fn standing_word(&self) {
+        self.change(|machine, now, _| machine.standing_word(now));
+    }
+
+    /// Lets the machine hear of something, and the directory of what changed by it.
+    fn change(&self, event: impl FnOnce(&mut Machine, Instant, Totals) -> bool) -> bool {
+        let mut machine = lock(&self.machine);
+        let next = machine.next();
+        let changed = event(&mut machine, Instant::now(), self.totals());
+        self.attentive
+            .store(machine.awaits_success(), Ordering::Relaxed);
+        let later = machine.next() != next;
+        drop(machine);
+        if changed || later {
+            self.flips.notify_one();
+        }
+        changed
+    }
+
+    /// Whether probes should come more often than usual.
+    pub(crate) fn is_undecided(&self) -> bool {
+        lock(&self.machine).is_undecided()
+    }
+
+    /// What is said of it now.
+    pub(super) fn standing(&self, now: Instant, connected: bool) -> Standing {
+        let mut machine = lock(&self.machine);
+        if machine.advance(now) {
+            self.attentive
+                .store(machine.awaits_success(), Ordering::Relaxed);
+        }
+        machine.standing(connected)
+    }
+
+    /// Whether it waits for its first probe.
+    pub(crate) fn is_pending(&self) -> bool {
+        lock(&self.machine).is_pending()
+    }
+
+    /// What was decided about it.
+    pub(super) fn decided(&self, fate: Fate) {
+        let tolerated = matches!(fate, Fate::Tolerated(_));
+        self.tolerated.store(tolerated, Ordering::Relaxed);
+    }
+
+    /// When time alone will change what is said of it.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        lock(&self.machine).next()
+    }
+
+    /// Looks at the counters; a few times in each window of the breaker.
+    pub(crate) fn sample(&self, now: Instant) {
+        lock(&self.machine).sample(now, self.totals());
+    }
+
+    /// What happened since the last sweep for outliers.
+    pub(crate) fn seen(&self) -> Seen {
+        let totals = self.totals();
+        let before = std::mem::replace(&mut *lock(&self.swept), totals);
+        Seen {
+            totals: Totals {
+                calls: totals.calls - before.calls,
+                faults: totals.faults - before.faults,
+            },
+            ejected: lock(&self.machine).is_ejected(),
+        }
+    }
+
+    /// What the sweep found.
+    pub(crate) fn swept(&self, now: Instant, is_outlier: bool) {
+        let mut machine = lock(&self.machine);
+        if is_outlier {
+            machine.eject(now);
+        } else {
+            machine.spare();
+        }
+    }
+
+    /// What users see.
+    pub(crate) fn report(&self, now: Instant, fate: Fate, listed: bool) -> HealthStatus {
+        lock(&self.machine).report(now, fate, listed)
+    }
+
+    /// The right to the one call, if nobody has it.
+    pub(super) fn begin_trial(self: &Arc<Self>) -> Option<Trial> {
+        let now = millis(self.born.elapsed()) + 1;
+        let before = self.trial.load(Ordering::Relaxed);
+        if before != 0 && now.saturating_sub(before) < millis(TRIAL_LIMIT) {
+            return None;
+        }
+        let taken = self
+            .trial
+            .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed);
+        taken.ok().map(|_| Trial {
+            health: Arc::clone(self),
+            mark: now,
+        })
+    }
+
+    fn totals(&self) -> Totals {
+        // Faults first: a rate must not come out too low.
+        let faults = self.faults.load(Ordering::Relaxed);
+        Totals {
+            calls: self.answered() + self.failed(),
+            faults,
+        }
+    }
+
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        // Unless another one has begun since, because this one took too long.
+        let _ =
+            self.health
+                .trial
+                .compare_exchange(self.mark, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

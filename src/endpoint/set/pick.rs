@@ -1,0 +1,128 @@
+//! Choosing the endpoint of an attempt.
+
+use std::sync::Arc;
+
+use tonic::Code;
+
+use crate::balance::{Pick, PickRequest, Picker, pick_avoiding};
+use crate::error::{Error, Kind, Stage};
+
+use super::super::{Subchannel, Trial};
+use super::{Blocked, Eligible, EndpointSet};
+
+/// What a call is to do.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// The second is the right to be its only call, if it has to prove itself.
+    Use(Arc<Subchannel>, Option<Trial>),
+    /// Wait for the next set.
+    Wait,
+    /// Fail, unless the call waits for readiness.
+    Fail(Error),
+    /// Fail in any case.
+    Drop(Error),
+}
+
+impl EndpointSet {
+    /// Chooses the endpoint of an attempt: one that is not in `tried` while there is one, and never one that
+    /// is in `unready`.
+    pub(crate) fn pick(&self, request: &PickRequest<'_>, tried: &[u64], unready: &[u64]) -> Choice {
+        let Some(picker) = &self.picker else {
+            return self.blocked_choice();
+        };
+        let avoided = |index: usize| {
+            self.eligible.get(index).is_none_or(|it| {
+                let identity = it.subchannel.identity;
+                tried.contains(&identity) || unready.contains(&identity)
+            })
+        };
+        let pick = if tried.is_empty() && unready.is_empty() {
+            picker.pick(request)
+        } else {
+            pick_avoiding(&**picker, self.eligible.len(), request, avoided)
+        };
+        match pick {
+            Pick::Endpoint(index) => match self.eligible.get(index) {
+                Some(found) if !unready.contains(&found.subchannel.identity) => self
+                    .take(found)
+                    .unwrap_or_else(|| self.instead_of(index, &**picker, request, tried, unready)),
+                Some(_) => self.use_any_ready(unready),
+                None => Choice::Fail(pick_error(format!(
+                    "the picker chose endpoint {index} of {}",
+                    self.eligible.len()
+                ))),
+            },
+            // Waiting for an endpoint that exists is for calls that asked for it.
+            Pick::Wait => Choice::Fail(pick_error(
+                "the balancing policy found no endpoint fit for the call",
+            )),
+            Pick::Fail(reason) => Choice::Fail(pick_error(reason)),
+            Pick::Drop(reason) => Choice::Drop(
+                Error::new(Kind::Dropped, Code::Unavailable, reason).in_stage(Stage::Pick),
+            ),
+        }
+    }
+
+    /// Uses an endpoint, unless it is to prove itself with one call and that is under way.
+    fn take(&self, found: &Eligible) -> Option<Choice> {
+        let subchannel = &found.subchannel;
+        let trial = match found.on_trial {
+            true => Some(subchannel.health.begin_trial()?),
+            false => None,
+        };
+        Some(Choice::Use(Arc::clone(subchannel), trial))
+    }
+
+    /// The picked one is on trial already: the next pick that is not on trial, of those that were not tried if there is
+    /// one.
+    fn instead_of(
+        &self,
+        on_trial: usize,
+        picker: &dyn Picker,
+        request: &PickRequest<'_>,
+        tried: &[u64],
+        unready: &[u64],
+    ) -> Choice {
+        let avoided = |index: usize| {
+            index == on_trial
+                || self.eligible.get(index).is_none_or(|it| {
+                    let identity = it.subchannel.identity;
+                    it.on_trial || tried.contains(&identity) || unready.contains(&identity)
+                })
+        };
+        match pick_avoiding(picker, self.eligible.len(), request, avoided) {
+            Pick::Endpoint(index) if !avoided(index) => match self.eligible.get(index) {
+                Some(found) => Choice::Use(Arc::clone(&found.subchannel), None),
+                None => self.use_any_ready(unready),
+            },
+            _ => self.use_any_ready(unready),
+        }
+    }
+
+    /// All were tried and the picked one can't be used: any other will do, else the next set.
+    fn use_any_ready(&self, unready: &[u64]) -> Choice {
+        let mut ready = self.eligible.iter().filter(|it| {
+            let identity = it.subchannel.identity;
+            !unready.contains(&identity)
+        });
+        let found = ready.clone().find(|it| !it.on_trial);
+        found
+            .and_then(|it| self.take(it))
+            .or_else(|| ready.find_map(|it| self.take(it)))
+            .unwrap_or(Choice::Wait)
+    }
+
+    fn blocked_choice(&self) -> Choice {
+        match &self.blocked {
+            Blocked::Wait => Choice::Wait,
+            Blocked::Closed(why) => Choice::Drop(
+                Error::new(Kind::Closed, Code::Unavailable, *why).in_stage(Stage::Pick),
+            ),
+            Blocked::Fail(_) => Choice::Fail(pick_error(self.why_not_ready())),
+        }
+    }
+}
+
+fn pick_error(message: impl Into<String>) -> Error {
+    Error::new(Kind::NoEndpoint, Code::Unavailable, message).in_stage(Stage::Pick)
+}

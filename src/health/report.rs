@@ -1,0 +1,97 @@
+//! What users see of an endpoint's health.
+
+use std::time::Duration;
+
+/// Whether an endpoint gets calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Health {
+    /// It has no connection; [`State`](crate::State) says how that stands.
+    Disconnected,
+    /// It is connected, and its first probe has not had an answer yet.
+    Unknown,
+    /// Nothing is said against it.
+    Healthy,
+    /// It gets part of its share, or a hint is given, or more would be done if the source were not only observed.
+    Suspect,
+    /// It gets no calls.
+    Ejected,
+    /// It gets one call at a time, to prove itself.
+    HalfOpen,
+    /// It gets calls although a source speaks against it: the limits of ejection are reached, or too few are well.
+    Tolerated,
+}
+
+/// Who speaks against an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HealthSource {
+    /// Its pool: there is no connection.
+    Connectivity,
+    /// Its health check.
+    Probe,
+    /// The outcomes of calls.
+    Breaker,
+    /// The outcomes of calls, compared with the other endpoints'.
+    Outliers,
+    /// The source of endpoints: it no longer lists it.
+    Discovery,
+}
+
+/// An endpoint's health at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HealthStatus {
+    /// Whether it gets calls.
+    pub health: Health,
+    /// Who decided that; `None` if nothing is said against it.
+    pub decided_by: Option<HealthSource>,
+    /// What that source says.
+    pub reason: Option<String>,
+    /// For how long.
+    pub for_how_long: Duration,
+    /// In what time it changes by itself; `None` if nobody knows.
+    pub changes_in: Option<Duration>,
+    /// What sources that are only [observed](crate::Influence::Observe) would have done.
+    pub observed: Vec<HealthSource>,
+}
+
+impl HealthStatus {
+    /// That of an endpoint that can't be called because of its pool.
+    pub(crate) fn disconnected(why: impl ToString) -> Self {
+        Self {
+            health: Health::Disconnected,
+            decided_by: Some(HealthSource::Connectivity),
+            reason: Some(why.to_string()),
+            for_how_long: Duration::ZERO,
+            changes_in: None,
+            observed: Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Disconnected => "disconnected",
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Suspect => "suspect",
+            Self::Ejected => "ejected",
+            Self::HalfOpen => "half-open",
+            Self::Tolerated => "tolerated",
+        })
+    }
+}
+
+impl std::fmt::Display for HealthSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Connectivity => "connectivity",
+            Self::Probe => "probe",
+            Self::Breaker => "breaker",
+            Self::Outliers => "outliers",
+            Self::Discovery => "discovery",
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! Asks one endpoint, again and again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::address::Address;
+use crate::endpoint::Subchannel;
+use crate::health::Answer;
+use crate::pool::Lease;
+
+use super::ProbeTarget;
+use super::check::Kind;
+use super::exchange::{self, Silence};
+use super::scheduler::Means;
+use super::watch::{Over, watch};
+use super::wire::Serving;
+
+/// An endpoint that is connected, and how it is asked.
+#[derive(Debug)]
+pub(super) struct Patient {
+    pub(super) subchannel: Arc<Subchannel>,
+    pub(super) target: ProbeTarget,
+    pub(super) service: Arc<str>,
+    /// The log has been told what can't be learnt of it.
+    pub(super) told: Arc<AtomicBool>,
+    pub(super) means: Arc<Means>,
+}
+
+/// What came of one question.
+enum Heard {
+    Answer(Answer),
+    /// No answer in its time.
+    Nothing,
+    /// No stream was free to ask with: its calls are answered, or it would not be so busy.
+    Busy,
+    /// There is nobody to be asked.
+    NoService,
+}
+
+impl Patient {
+    /// Asks until it is dropped: the endpoint has lost its connection, or is gone.
+    pub(super) async fn attend(self) {
+        if matches!(self.means.check.kind, Kind::Watch) {
+            self.be_told().await;
+        }
+        loop {
+            match self.ask().await {
+                Heard::NoService => {
+                    self.learn(Answer::Untold);
+                    self.tell("it has no health service: it counts as healthy");
+                    return std::future::pending().await;
+                }
+                Heard::Answer(answer) => self.learn(answer),
+                Heard::Busy => self.leave_open(),
+                Heard::Nothing => self.learn(self.no_answer()),
+            }
+            self.pause().await;
+        }
+    }
+
+    /// As long as the server tells by itself. Returns if it has to be asked.
+    async fn be_told(&self) {
+        loop {
+            match watch(self).await {
+                Over::MustBeAsked => return,
+                Over::Moved => {}
+                Over::Ended(answer) => {
+                    self.learn(answer);
+                    self.pause().await;
+                }
+                Over::Busy => {
+                    self.leave_open();
+                    self.pause().await;
+                }
+            }
+        }
+    }
+
+    /// It could not be asked. Calls wait for the first answer, and not for this.
+    fn leave_open(&self) {
+        if self.subchannel.health.is_pending() {
+            self.learn(failed("no stream was free to ask on".to_owned()));
+        }
+    }
+
+    async fn ask(&self) -> Heard {
+        let _turn = self.means.turns.acquire().await;
+        let answered = self.subchannel.health.answered();
+        match timeout(self.limit(), self.question()).await {
+            Ok(heard) => heard,
+            // The health service is stuck, not the server. It is told apart from a frozen one by that.
+            Err(_) if self.subchannel.health.answered() > answered => Heard::Busy,
+            Err(_) => Heard::Nothing,
+        }
+    }
+
+    async fn question(&self) -> Heard {
+        let check = &self.means.check;
+        match &check.kind {
+            Kind::Watch | Kind::Check => {
+                let Some(lease) = self.lease().await else {
+                    return Heard::Busy;
+                };
+                let limit = self.limit();
+                let (means, service) = (&self.means, &self.service);
+                let asked = exchange::check(&self.subchannel, means, &lease, service, limit);
+                match asked.await {
+                    Ok(serving) => Heard::Answer(self.answer_of(serving)),
+                    Err(Silence::Unimplemented) => Heard::NoService,
+                    Err(silence) => Heard::Answer(self.answer_to(silence)),
+                }
+            }
+            Kind::Http(path) => {
+                let Some(lease) = self.lease().await else {
+                    return Heard::Busy;
+                };
+                let got = exchange::get(&self.subchannel, &self.means, &lease, path).await;
+                Heard::Answer(match got {
+                    Ok(response) if response.status().is_success() => Answer::Serving,
+                    Ok(response) => failed(format!("GET {path}: HTTP {}", response.status())),
+                    Err(error) => failed(format!("GET {path}: {}", error.message())),
+                })
+            }
+            Kind::Tcp => {
+                let dialled = self.means.dialer.dial(self.address()).await;
+                Heard::Answer(match dialled {
+                    Ok(_) => Answer::Serving,
+                    Err(error) => failed(format!("no connection: {}", error.io_error())),
+                })
+            }
+            Kind::Custom(probe) => Heard::Answer(match probe.probe(&self.target).await {
+                Ok(()) => Answer::Serving,
+                Err(error) => failed(error.to_string()),
+            }),
+        }
+    }
+
+    /// A stream, waited for like a call's.
+    pub(super) async fn lease(&self) -> Option<Lease> {
+        self.subchannel.pool.lease().await.ok()
+    }
+
+    pub(super) fn learn(&self, answer: Answer) {
+        self.subchannel.health.probed(answer);
+    }
+
+    pub(super) fn answer_of(&self, serving: Serving) -> Answer {
+        let service = &self.service;
+        match serving {
+            Serving::Serving => Answer::Serving,
+            Serving::NotServing => Answer::NotServing("NOT_SERVING".into()),
+            Serving::Unknown => Answer::NotServing("its health is UNKNOWN".into()),
+            Serving::ServiceUnknown => unknown(service),
+        }
+    }
+
+    pub(super) fn answer_to(&self, silence: Silence) -> Answer {
+        match silence {
+            Silence::Unimplemented => Answer::Untold,
+            Silence::ServiceUnknown => unknown(&self.service),
+            Silence::Forbidden(why) => {
+                self.tell(&format!(
+                    "it can't be asked for its health ({why}): it counts as healthy"
+                ));
+                Answer::Untold
+            }
+            Silence::Failed(why) => Answer::Failed(why.into()),
+        }
+    }
+
+    pub(super) fn no_answer(&self) -> Answer {
+        failed(format!("no answer within {:?}", self.limit()))
+    }
+
+    /// Says it in the log, once in the endpoint's life.
+    fn tell(&self, what: &str) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            let endpoint = &*self.subchannel.name;
+            tracing::warn!(endpoint, "{what}");
+        }
+    }
+
+    async fn pause(&self) {
+        let undecided = self.subchannel.health.is_undecided();
+        sleep(self.means.check.pause(undecided, fastrand::f64())).await;
+    }
+
+    pub(super) fn limit(&self) -> Duration {
+        self.means.check.timeout
+    }
+
+    fn address(&self) -> &Address {
+        self.target.address()
+    }
+}
+
+fn failed(why: String) -> Answer {
+    Answer::Failed(why.into())
+}
+
+fn unknown(service: &str) -> Answer {
+    Answer::NotServing(format!("it does not know the service {service:?}").into())
+}

@@ -1,0 +1,197 @@
+//! Health checks, as users set them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+
+use crate::error::Error;
+use crate::health::{Influence, Thresholds};
+
+use super::Probe;
+
+/// How endpoints are asked whether they are well.
+///
+/// They are asked over the connections that their calls use, with at most one stream each. An endpoint gets its first
+/// call once it has answered for the first time, or the [time](Self::timeout) for that is over. After that:
+///
+/// - A server that says that it does not serve gets no more calls at once; other failures count after
+///   [three](Self::unhealthy_threshold) in a row.
+/// - It gets calls again after [two](Self::healthy_threshold) good answers, and when it has been well for 1 s; that
+///   time doubles each time it falls ill, up to 60 s, and is forgotten once it has been well for so long.
+/// - A probe without any answer in its time does not count while calls are answered: it is the health service that is
+///   stuck, then, and not the server.
+/// - A server without a health service is well (gRFC A17); so is one that does not let this client ask. The log says so
+///   once.
+///
+/// Frozen servers and networks are found by [`Keepalive`](crate::Keepalive) and by calls that have no answer in their
+/// time; a watched server that freezes says nothing.
+///
+/// ```
+/// use std::time::Duration;
+/// use trunkline::{Connector, HealthCheck};
+///
+/// let connector = Connector::tcp("server1.internal:50051")
+///     .health_check(HealthCheck::grpc().service("payments").interval(Duration::from_secs(5)));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct HealthCheck {
+    pub(super) kind: Kind,
+    pub(super) service: String,
+    pub(super) interval: Duration,
+    pub(super) unhealthy_interval: Duration,
+    pub(super) timeout: Duration,
+    thresholds: Thresholds,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    /// `grpc.health.v1.Health/Watch`, else `Check`.
+    Watch,
+    /// `grpc.health.v1.Health/Check`.
+    Check,
+    Tcp,
+    Http(String),
+    Custom(Arc<dyn Probe>),
+}
+
+/// Intervals are varied by up to this share, so that clients do not fall into step.
+pub(super) const JITTER: f64 = 0.1;
+
+/// Shorter intervals are a load, not a check.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl HealthCheck {
+    /// gRPC's health service, `grpc.health.v1.Health`: the server tells by itself when its health changes (`Watch`), over
+    /// one stream that stays open. Servers that can't do that, or allow fewer than four streams, are asked again and
+    /// again (`Check`).
+    pub fn grpc() -> Self {
+        Self::new(Kind::Watch)
+    }
+
+    /// The same, by asking again and again only.
+    pub fn grpc_check() -> Self {
+        Self::new(Kind::Check)
+    }
+
+    /// Whether a new connection can be opened; it is closed at once. The one probe that does not use the connections of
+    /// calls. It shows that something listens, and no more.
+    pub fn tcp() -> Self {
+        Self::new(Kind::Tcp)
+    }
+
+    /// An HTTP/2 `GET` of this path, answered with a status from 200 to 299.
+    pub fn http(path: impl Into<String>) -> Self {
+        Self::new(Kind::Http(path.into()))
+    }
+
+    /// A question of your own.
+    pub fn custom(probe: impl Probe) -> Self {
+        Self::new(Kind::Custom(Arc::new(probe)))
+    }
+
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            service: String::new(),
+            interval: Duration::from_secs(10),
+            unhealthy_interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            thresholds: Thresholds {
+                unhealthy: 3,
+                healthy: 2,
+                influence: Influence::Veto,
+            },
+        }
+    }
+
+    /// The service whose health is asked for, as the server has registered it. Default: the empty name, which is the
+    /// server as a whole. Of gRPC's health service only.
+    pub fn service(mut self, name: impl Into<String>) -> Self {
+        self.service = name.into();
+        self
+    }
+
+    /// How often a healthy endpoint is asked, varied by a tenth. Default 10 s; from 100 ms to a day.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// The same for one that is not healthy, or about to become so. Default 2 s; from 100 ms to a day. Where it is
+    /// longer than [`interval`](Self::interval), that counts.
+    pub fn unhealthy_interval(mut self, interval: Duration) -> Self {
+        self.unhealthy_interval = interval;
+        self
+    }
+
+    /// How long an answer may take. Default 1 s; more than 0, at most a day.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Failures in a row until it is unhealthy. Default 3; at least 1. A server's own word that it does not serve needs no
+    /// second one.
+    pub fn unhealthy_threshold(mut self, failures: u32) -> Self {
+        self.thresholds.unhealthy = failures;
+        self
+    }
+
+    /// Good answers in a row until it is healthy again. Default 2; at least 1. Of a server that tells by itself, one is
+    /// enough.
+    pub fn healthy_threshold(mut self, answers: u32) -> Self {
+        self.thresholds.healthy = answers;
+        self
+    }
+
+    /// What it does to the endpoint. Default [`Influence::Veto`].
+    pub fn influence(mut self, influence: Influence) -> Self {
+        self.thresholds.influence = influence;
+        self
+    }
+
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        self.thresholds.clone()
+    }
+
+    /// # Errors
+    ///
+    /// A configuration error that names the field.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        for (field, time) in [
+            ("health_check.interval", self.interval),
+            ("health_check.unhealthy_interval", self.unhealthy_interval),
+        ] {
+            if time < SHORTEST || time > LONGEST {
+                return Err(Error::config(field, "must be from 100 ms to a day"));
+            }
+        }
+        if self.timeout.is_zero() || self.timeout > LONGEST {
+            let problem = "must be more than 0 and at most a day";
+            return Err(Error::config("health_check.timeout", problem));
+        }
+        if self.service.len() > 1024 || self.service.chars().any(char::is_control) {
+            let problem = "must have at most 1,024 bytes and no control characters";
+            return Err(Error::config("health_check.service", problem));
+        }
+        if let Kind::Http(path) = &self.kind
+            && !(path.starts_with('/') && PathAndQuery::try_from(path.as_str()).is_ok())
+        {
+            let problem = format!("{path:?} is no path; write one like /healthz");
+            return Err(Error::config("health_check.http", problem));
+        }
+        self.thresholds.validate()
+    }
+
+    /// The time from one probe to the next.
+    pub(super) fn pause(&self, undecided: bool, random: f64) -> Duration {
+        let interval = match undecided {
+            true => self.unhealthy_interval.min(self.interval),
+            false => self.interval,
+        };
+        interval.mul_f64(1.0 + JITTER * (2.0 * random - 1.0))
+    }
+}
