@@ -1,6 +1,8 @@
 //! The single writer of endpoint sets: one task that follows discovery and the pools' states.
 
 mod belief;
+mod health;
+mod publish;
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -14,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use crate::balance::Balance;
 use crate::discover::{Discover, Resolution, Resolutions};
 use crate::endpoint::{Blocked, Endpoint, EndpointSet, Key, Member, Subchannel};
-use crate::health::{Rules, outlier};
+use crate::health::Rules;
 use crate::lock::lock;
 use crate::pool::{PoolContext, State};
 use crate::time::Instant;
 
 use belief::{Belief, Verdict};
+use health::Ticks;
 
 /// What calls see: the current set, and word of the next.
 #[derive(Debug)]
@@ -135,14 +138,6 @@ struct Writer {
     /// When time alone changes an endpoint's health.
     turning: Option<Instant>,
 }
-
-/// How long the writer rests after making a set, as a multiple of the time that took.
-///
-/// A set of three endpoints takes microseconds, one of ten thousand a millisecond. Made anew for each of ten thousand
-/// endpoints as it connects, they would take the time that connecting needs.
-const REST: u32 = 4;
-/// Shorter rests are none: timers have this resolution.
-const SHORTEST_REST: Duration = Duration::from_millis(1);
 
 impl Writer {
     async fn run(mut self, resolutions: Resolutions) {
@@ -304,29 +299,6 @@ impl Writer {
         }
     }
 
-    /// Lets the breakers look at the calls of their windows.
-    fn sample(&self, now: Instant) {
-        for subchannel in self.known.values() {
-            subchannel.health.sample(now);
-        }
-    }
-
-    /// Looks for endpoints that do far worse than the others.
-    fn sweep(&mut self, now: Instant) {
-        let Some(rules) = &self.rules.outliers else {
-            return;
-        };
-        let all: Vec<_> = self.known.values().map(|it| &it.health).collect();
-        let seen: Vec<_> = all.iter().map(|it| it.seen()).collect();
-        let found = outlier::sweep(rules, &seen);
-        for (index, health) in all.iter().enumerate() {
-            health.swept(now, found.contains(&index));
-        }
-        if !found.is_empty() {
-            self.publish();
-        }
-    }
-
     fn note_trouble(&mut self, error: &str) {
         let last = lock(&self.directory.news).error.replace(error.into());
         // Once, and not with each try.
@@ -345,53 +317,6 @@ impl Writer {
         if answered.is_none() && error.is_none() {
             self.note_trouble("it ended without an answer");
         }
-    }
-
-    fn publish(&mut self) {
-        let start = Instant::now();
-        self.stale = false;
-        let News {
-            answered,
-            error,
-            none,
-            ..
-        } = self.directory.news();
-        let members = Arc::clone(&self.members);
-        self.set(|version| match (answered, error) {
-            (Some(_), _) if members.is_empty() && none.is_some() => {
-                let reason = format!(
-                    "{} has no endpoint: {}",
-                    self.directory.source,
-                    none.unwrap_or_default()
-                );
-                EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
-            }
-            (Some(_), _) => {
-                let limits = &self.rules.limits;
-                EndpointSet::build(version, members, &self.directory.policy, limits)
-            }
-            (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
-            (None, Some(error)) => {
-                let reason = format!("{} failed: {error}", self.directory.source);
-                EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
-            }
-        });
-        let turns = self.known.values().filter_map(|it| it.health.next());
-        self.turning = turns.min();
-        let rest = start.elapsed() * REST;
-        self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
-    }
-
-    fn set(&self, make: impl FnOnce(u64) -> EndpointSet) {
-        let before = self.directory.set.load_full();
-        let set = make(before.version + 1);
-        let state = set.state();
-        let flipped = set.admission != before.admission;
-        self.directory.set.store(Arc::new(set));
-        self.directory.changed.notify_waiters();
-        self.directory
-            .state
-            .send_if_modified(|old| std::mem::replace(old, state) != state || flipped);
     }
 }
 
@@ -419,26 +344,6 @@ fn is_ready(known: &HashMap<Key, Arc<Subchannel>>, key: &Key) -> bool {
     known
         .get(key)
         .is_some_and(|it| it.pool.state() == State::Ready)
-}
-
-/// Ticks at an interval, or never.
-struct Ticks(Option<tokio::time::Interval>);
-
-impl Ticks {
-    fn new(interval: Option<Duration>) -> Self {
-        Self(interval.map(|interval| {
-            let mut ticks = tokio::time::interval(interval);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            ticks
-        }))
-    }
-
-    async fn next(&mut self) -> Instant {
-        match &mut self.0 {
-            Some(ticks) => ticks.tick().await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 async fn until(rested: Option<Instant>) {

@@ -340,7 +340,7 @@ mod tests {
         out[0].ejected = true;
         assert!(sweep(&rules, &out).is_empty(), "the share is used up");
         let none = rules.max_ejected(0.0);
-        assert_eq!(sweep(&none, &vec![seen(100, 100); 5]).len(), 1);
+        assert_eq!(sweep(&none, &[seen(100, 100); 5]).len(), 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::check::Kind;
 use super::exchange::{self, Silence};
 use super::scheduler::Means;
 use super::watch::{Over, watch};
-use super::wire::Serving;
+use super::wire::Word;
 
 /// An endpoint that is connected, and how it is asked.
 #[derive(Debug)]
@@ -147,13 +147,13 @@ impl Patient {
         self.subchannel.health.probed(answer);
     }
 
-    pub(super) fn answer_of(&self, serving: Serving) -> Answer {
+    pub(super) fn answer_of(&self, serving: Word) -> Answer {
         let service = &self.service;
         match serving {
-            Serving::Serving => Answer::Serving,
-            Serving::NotServing => Answer::NotServing("NOT_SERVING".into()),
-            Serving::Unknown => Answer::NotServing("its health is UNKNOWN".into()),
-            Serving::ServiceUnknown => unknown(service),
+            Word::Serving => Answer::Serving,
+            Word::NotServing => Answer::NotServing("NOT_SERVING".into()),
+            Word::Unknown => Answer::NotServing("its health is UNKNOWN".into()),
+            Word::ServiceUnknown => unknown(service),
         }
     }
 

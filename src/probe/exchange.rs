@@ -20,7 +20,7 @@ use crate::pool::Lease;
 use crate::transport::connection::Incoming;
 
 use super::scheduler::Means;
-use super::wire::{self, Responses, Serving};
+use super::wire::{self, Responses, Word};
 
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
@@ -57,7 +57,7 @@ pub(super) async fn check(
     lease: &Lease,
     service: &str,
     limit: Duration,
-) -> Result<Serving, Silence> {
+) -> Result<Word, Silence> {
     let mut statements = ask(subchannel, means, lease, CHECK, service, Some(limit)).await?;
     let answer = statements.next().await?;
     // To the end, so that the stream is not reset.
@@ -144,7 +144,7 @@ impl Statements {
     /// The next one; `None` once the server has no more to say.
     ///
     /// Cancel safety: nothing is lost.
-    pub(super) async fn next(&mut self) -> Result<Option<Serving>, Silence> {
+    pub(super) async fn next(&mut self) -> Result<Option<Word>, Silence> {
         loop {
             let whole = self.responses.next();
             if let Some(found) = whole.map_err(|why| Silence::Failed(why.to_owned()))? {

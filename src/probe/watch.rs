@@ -8,7 +8,7 @@ use crate::pool::Lease;
 
 use super::attend::Patient;
 use super::exchange::{self, Silence, Statements};
-use super::wire::Serving;
+use super::wire::Word;
 
 /// Why it is told no more.
 pub(super) enum Over {
@@ -75,9 +75,9 @@ async fn first(patient: &Patient, lease: &Lease) -> Result<Statements, Silence> 
     Ok(statements)
 }
 
-fn learn(patient: &Patient, serving: Serving) {
+fn learn(patient: &Patient, serving: Word) {
     patient.learn(patient.answer_of(serving));
-    if serving == Serving::Serving {
+    if serving == Word::Serving {
         // It will not say so again.
         patient.subchannel.health.standing_word();
     }

@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// `HealthCheckResponse.ServingStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Serving {
+pub(super) enum Word {
     Unknown,
     Serving,
     NotServing,
@@ -50,7 +50,7 @@ impl Responses {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub(super) fn next(&mut self) -> Result<Option<Serving>, &'static str> {
+    pub(super) fn next(&mut self) -> Result<Option<Word>, &'static str> {
         let Some((prefix, rest)) = self.data.split_first_chunk::<PREFIX>() else {
             return Ok(None);
         };
@@ -74,7 +74,7 @@ impl Responses {
 }
 
 /// The status in a `HealthCheckResponse`: field 1, a varint; the last one counts, and other fields are skipped.
-fn status(mut message: Bytes) -> Option<Serving> {
+fn status(mut message: Bytes) -> Option<Word> {
     let mut status = 0;
     while message.has_remaining() {
         let tag = varint(&mut message)?;
@@ -94,10 +94,10 @@ fn status(mut message: Bytes) -> Option<Serving> {
         }
     }
     Some(match status {
-        1 => Serving::Serving,
-        2 => Serving::NotServing,
-        3 => Serving::ServiceUnknown,
-        _ => Serving::Unknown,
+        1 => Word::Serving,
+        2 => Word::NotServing,
+        3 => Word::ServiceUnknown,
+        _ => Word::Unknown,
     })
 }
 
@@ -133,7 +133,7 @@ fn put_varint(message: &mut BytesMut, mut value: u64) {
 mod tests {
     use super::*;
 
-    fn read(data: &[u8]) -> Result<Option<Serving>, &'static str> {
+    fn read(data: &[u8]) -> Result<Option<Word>, &'static str> {
         let mut responses = Responses::default();
         responses.push(data);
         responses.next()
@@ -151,20 +151,17 @@ mod tests {
 
     #[test]
     fn responses_are_read() {
-        assert_eq!(read(&[0, 0, 0, 0, 2, 8, 1]), Ok(Some(Serving::Serving)));
-        assert_eq!(read(&[0, 0, 0, 0, 2, 8, 2]), Ok(Some(Serving::NotServing)));
-        assert_eq!(
-            read(&[0, 0, 0, 0, 2, 8, 3]),
-            Ok(Some(Serving::ServiceUnknown))
-        );
-        assert_eq!(read(&[0, 0, 0, 0, 2, 8, 9]), Ok(Some(Serving::Unknown)));
+        assert_eq!(read(&[0, 0, 0, 0, 2, 8, 1]), Ok(Some(Word::Serving)));
+        assert_eq!(read(&[0, 0, 0, 0, 2, 8, 2]), Ok(Some(Word::NotServing)));
+        assert_eq!(read(&[0, 0, 0, 0, 2, 8, 3]), Ok(Some(Word::ServiceUnknown)));
+        assert_eq!(read(&[0, 0, 0, 0, 2, 8, 9]), Ok(Some(Word::Unknown)));
         assert_eq!(
             read(&[0, 0, 0, 0, 0]),
-            Ok(Some(Serving::Unknown)),
+            Ok(Some(Word::Unknown)),
             "the default"
         );
         let with_more = [0, 0, 0, 0, 6, 0x12, 2, 1, 2, 8, 1];
-        assert_eq!(read(&with_more), Ok(Some(Serving::Serving)));
+        assert_eq!(read(&with_more), Ok(Some(Word::Serving)));
     }
 
     #[test]
@@ -175,8 +172,8 @@ mod tests {
             assert_eq!(responses.next(), Ok(None));
         }
         responses.push(&[1, 0, 0, 0, 0, 2, 8, 2]);
-        assert_eq!(responses.next(), Ok(Some(Serving::Serving)));
-        assert_eq!(responses.next(), Ok(Some(Serving::NotServing)));
+        assert_eq!(responses.next(), Ok(Some(Word::Serving)));
+        assert_eq!(responses.next(), Ok(Some(Word::NotServing)));
         assert_eq!(responses.next(), Ok(None));
     }
 
