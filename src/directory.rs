@@ -253,6 +253,7 @@ impl Writer {
     /// Makes the members what is believed: endpoints that stayed keep their connections, new ones are dialled, those
     /// that are gone finish their calls.
     fn rebuild(&mut self) {
+        let now = Instant::now();
         let mut known = HashMap::with_capacity(self.known.len());
         let mut members = Vec::with_capacity(self.members.len());
         for (entry, listed) in self.belief.all() {
@@ -261,6 +262,7 @@ impl Writer {
                 let kept = self.known.remove(key);
                 let kept =
                     kept.unwrap_or_else(|| Subchannel::start(key, &self.context, &self.rules));
+                kept.health.listed(now, listed);
                 known.insert(key.clone(), Arc::clone(&kept));
                 kept
             });

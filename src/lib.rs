@@ -42,6 +42,8 @@
 //!   far a source is believed that says that they are gone. A [`Balance`] picks among
 //!   those that are ready; [`Policy`] and [`Picker`] are for rules of your own.
 //! - `Tls` says how connections are encrypted, whom they trust, and who this side is.
+//! - A [`HealthCheck`] asks endpoints whether they are well; a [`Breaker`] and [`OutlierDetection`] learn it from calls.
+//!   [`EjectionLimits`] say how far that goes, and [`HealthStatus`] what came of it.
 //! - Each endpoint has a pool of HTTP/2 connections ([`PoolOptions`]), opened by a [`Dial`].
 //! - [`Retry`] says which failed attempts are repeated. The pools' dialling backs off by itself.
 //!
@@ -60,6 +62,10 @@
 //! was configured. Without either, an answer of `UNAVAILABLE` is retried, and a call whose connection
 //! broke is not. A call has 3 attempts, the channel a budget of 20 % of the calls plus 10 per second.
 //! Nothing is repeated once a response has begun, nor a request that outgrew the replay buffer.
+//!
+//! **Sick endpoints get no calls, and the last one always does.** Five calls in a row that fail, or more than a
+//! fifth of them, take an endpoint out for a second, twice as long each time; then one call at a time may prove it well.
+//! When none is well all get calls.
 //!
 //! **Every wait has a limit.** A call, from its start to the end of its response, has 30 s unless
 //! it or the channel says otherwise; servers are told by `grpc-timeout`. Dialling, waiting for a
@@ -83,7 +89,7 @@
 //! | `native-roots` | | the system's trust roots, where none are named |
 //! | `webpki-roots` | | Mozilla's trust roots, where none are named |
 //!
-//! Health checks and metrics are not in this version.
+//! Metrics are not in this version.
 
 mod address;
 pub mod balance;

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tonic::Code;
 
-use crate::classify::Outcome;
+use crate::classify::{Bearing, Outcome};
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::transport::connection::Incoming;
@@ -146,8 +146,13 @@ impl Body for ResponseBody {
         }
         let mut closed = false;
         if let Some(outcome) = outcome {
-            this.subchannel
-                .record(outcome, running.hold.connection_id());
+            // A stream that is cut at its deadline has done what it could.
+            let bearing = match limit {
+                Some(limit) if limit.is_behind(outcome.code) => Bearing::Neutral,
+                _ => outcome.bearing(),
+            };
+            let connection = running.hold.connection_id();
+            this.subchannel.record_as(outcome, bearing, connection);
             closed = running.inner.tasks.is_cancelled();
             if let Some(Err(_)) = &frame {
                 running.inner.counters.failed();

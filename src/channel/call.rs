@@ -116,7 +116,10 @@ impl Call {
                 Some(limit) => {
                     let deadline = limit.deadline.instant();
                     let result = tokio::time::timeout_at(deadline, self.attempts()).await;
-                    result.unwrap_or_else(|_| Err(self.deadline_passed()))
+                    result.unwrap_or_else(|_| {
+                        self.record_lateness();
+                        Err(self.deadline_passed())
+                    })
                 }
             };
             match result {
@@ -310,7 +313,11 @@ impl Call {
             Err(error) => Some(Outcome::of_error(error)),
         };
         if let Some(outcome) = outcome {
-            subchannel.record(outcome, slot.lease.connection_id());
+            let bearing = match limit {
+                Some(limit) if limit.is_behind(outcome.code) => self.blame_for_lateness(),
+                _ => outcome.bearing(),
+            };
+            subchannel.record_as(outcome, bearing, slot.lease.connection_id());
             // Once each: resends have no other limit than the deadline.
             if !self.tried.contains(&subchannel.identity) {
                 self.tried.push(subchannel.identity);

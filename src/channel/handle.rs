@@ -168,7 +168,8 @@ impl Channel {
         self.inner.counters.snapshot()
     }
 
-    /// Follows the state of the channel as a whole. Quick changes may be seen as one.
+    /// Follows the state of the channel as a whole. It also wakes when the [health](crate::EndpointStatus::health) of an
+    /// endpoint flips while the whole stays as it is. Quick changes may be seen as one.
     #[must_use]
     pub fn watch_state(&self) -> watch::Receiver<State> {
         self.inner.directory.watch_state()

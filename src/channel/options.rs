@@ -95,6 +95,11 @@ impl TimeLimit {
         code == Code::Cancelled && self.has_passed()
     }
 
+    /// Whether an answer with that code came because the call's time is over.
+    pub(super) fn is_behind(&self, code: Code) -> bool {
+        matches!(code, Code::Cancelled | Code::DeadlineExceeded) && self.has_passed()
+    }
+
     pub(super) fn has_passed(&self) -> bool {
         self.deadline.remaining(Instant::now()).is_zero()
     }

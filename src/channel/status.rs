@@ -210,7 +210,7 @@ impl EndpointStatus {
             return drained;
         };
         let pool = subchannel.pool.status();
-        let mut health = subchannel.health.report(now, fate, member.listed);
+        let mut health = subchannel.health.report(now, fate);
         if health.health == Health::Disconnected {
             health = HealthStatus {
                 for_how_long: now.saturating_duration_since(pool.since),

@@ -10,7 +10,7 @@ use crate::balance::Balance;
 use crate::discover::Consul;
 use crate::discover::{Discover, Fixed, Resolution};
 use crate::endpoint::Endpoint;
-use crate::health::{Breaker, EjectionLimits, OutlierDetection};
+use crate::health::{Breaker, EjectionLimits, Influence, OutlierDetection};
 use crate::pool::PoolOptions;
 use crate::probe::HealthCheck;
 use crate::retry::{BudgetLimits, Retry};
@@ -52,6 +52,7 @@ pub struct Connector {
     pub(super) health_check: Option<HealthCheck>,
     pub(super) breaker: Option<Breaker>,
     pub(super) outliers: Option<OutlierDetection>,
+    pub(super) discovery_influence: Influence,
     pub(super) limits: EjectionLimits,
     pub(super) pool: PoolOptions,
     pub(super) http2: Http2Options,
@@ -146,6 +147,7 @@ impl Connector {
             health_check: None,
             breaker: Some(Breaker::new()),
             outliers: None,
+            discovery_influence: Influence::Hint,
             limits: EjectionLimits::new(),
             pool: PoolOptions::new(),
             http2: Http2Options::new(),
@@ -217,6 +219,13 @@ impl Connector {
     /// Compares the endpoints, and ejects those that do far worse than the others. Default: does not.
     pub fn outlier_detection(mut self, outliers: OutlierDetection) -> Self {
         self.outliers = Some(outliers);
+        self
+    }
+
+    /// What becomes of an endpoint that discovery no longer lists while the source's [`Outage`](crate::Outage) rules keep
+    /// it. Default [`Influence::Hint`]: it gets its calls.
+    pub fn discovery_influence(mut self, influence: Influence) -> Self {
+        self.discovery_influence = influence;
         self
     }
 

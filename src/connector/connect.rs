@@ -80,6 +80,7 @@ impl Connector {
             breaker: self.breaker,
             outliers: self.outliers,
             probes: self.health_check.as_ref().map(HealthCheck::thresholds),
+            discovery: self.discovery_influence,
             limits: self.limits,
         });
         let context = PoolContext {
@@ -163,6 +164,7 @@ impl Connector {
         if let Some(outliers) = &self.outliers {
             outliers.validate()?;
         }
+        self.discovery_influence.validate("discovery")?;
         self.limits.validate()?;
         self.pool.validate()?;
         self.http2.validate()?;

@@ -1,6 +1,6 @@
 //! What calls and probes tell of an endpoint, and what follows from it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,12 +22,14 @@ pub(crate) struct EndpointHealth {
     faults: AtomicU64,
     /// Faults since the last success.
     consecutive: AtomicU32,
-    /// The connection whose loss was counted last.
+    /// The latest connection whose loss was counted.
     lost: AtomicU64,
     /// Successes matter to the machine just now.
     attentive: AtomicBool,
     /// Calls come whatever the machine says.
     tolerated: AtomicBool,
+    /// What was decided last, to tell of changes; 0 before the first time.
+    decided: AtomicU8,
     /// When the trial that is under way began, in milliseconds after `born`, plus one; 0 without one.
     trial: AtomicU64,
     /// At the last sweep for outliers.
@@ -69,6 +71,7 @@ impl EndpointHealth {
             lost: AtomicU64::new(0),
             attentive: AtomicBool::new(false),
             tolerated: AtomicBool::new(false),
+            decided: AtomicU8::new(0),
             trial: AtomicU64::new(0),
             swept: Mutex::default(),
             born,
@@ -78,13 +81,13 @@ impl EndpointHealth {
     }
 
     /// Counts an attempt that ended here, on that connection.
-    pub(super) fn record(&self, outcome: Outcome, connection: u64) -> Recorded {
+    pub(super) fn record(&self, outcome: Outcome, bearing: Bearing, connection: u64) -> Recorded {
         if outcome.delivery == Delivery::Answered || outcome.code == Code::Ok {
             self.answered.fetch_add(1, Ordering::Relaxed);
         } else if outcome.delivery != Delivery::NotSent {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
-        match outcome.bearing() {
+        match bearing {
             Bearing::Good => {
                 // Read first: a store by every call would move the cache line between cores.
                 if self.consecutive.load(Ordering::Relaxed) != 0 {
@@ -96,8 +99,8 @@ impl EndpointHealth {
                 Recorded::Quietly
             }
             Bearing::Fault => self.fault(),
-            // Its connections are numbered from 1.
-            Bearing::Lost if self.lost.swap(connection, Ordering::Relaxed) != connection => {
+            // They are numbered from 1 on, and calls of several that were lost together come in any order.
+            Bearing::Lost if self.lost.fetch_max(connection, Ordering::Relaxed) < connection => {
                 self.fault()
             }
             Bearing::Lost | Bearing::Neutral => Recorded::Quietly,
@@ -167,10 +170,37 @@ impl EndpointHealth {
         lock(&self.machine).is_pending()
     }
 
-    /// What was decided about it.
-    pub(super) fn decided(&self, fate: Fate) {
+    /// Discovery has answered.
+    pub(crate) fn listed(&self, now: Instant, listed: bool) {
+        lock(&self.machine).listed(now, listed);
+    }
+
+    /// What was decided about the endpoint of that name. The log is told of each change.
+    pub(super) fn decided(&self, name: &str, now: Instant, fate: Fate, observed: bool) {
         let tolerated = matches!(fate, Fate::Tolerated(_));
         self.tolerated.store(tolerated, Ordering::Relaxed);
+        let mark = match fate {
+            // Its pool tells of that.
+            Fate::Unusable => return,
+            Fate::In(_) => 1,
+            Fate::Tolerated(_) => 2,
+            Fate::Trial => 3,
+            Fate::Out => 4,
+        };
+        let mark = mark * 2 + u8::from(observed);
+        let before = self.decided.swap(mark, Ordering::Relaxed);
+        if before == mark || (before == 0 && mark == 2) {
+            return;
+        }
+        let HealthStatus {
+            health,
+            decided_by,
+            reason,
+            observed,
+            ..
+        } = self.report(now, fate);
+        let decided_by = decided_by.map(|it| it.to_string());
+        tracing::info!(endpoint = name, %health, decided_by, reason, ?observed, "endpoint health");
     }
 
     /// When time alone will change what is said of it.
@@ -207,8 +237,8 @@ impl EndpointHealth {
     }
 
     /// What users see.
-    pub(crate) fn report(&self, now: Instant, fate: Fate, listed: bool) -> HealthStatus {
-        lock(&self.machine).report(now, fate, listed)
+    pub(crate) fn report(&self, now: Instant, fate: Fate) -> HealthStatus {
+        lock(&self.machine).report(now, fate)
     }
 
     /// The right to the one call, if nobody has it.

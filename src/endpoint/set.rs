@@ -89,11 +89,14 @@ impl EndpointSet {
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         let mut connecting = false;
-        for (member, fate) in members.iter().zip(&admission.fates) {
+        for ((member, fate), standing) in members.iter().zip(&admission.fates).zip(&standings) {
             let Some(subchannel) = &member.subchannel else {
                 continue;
             };
-            subchannel.health.decided(*fate);
+            let name = &subchannel.name;
+            subchannel
+                .health
+                .decided(name, now, *fate, standing.observed);
             let share = match fate {
                 Fate::In(share) | Fate::Tolerated(share) => *share,
                 Fate::Trial => 1.0,

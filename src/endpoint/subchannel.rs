@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::{Authority, Scheme};
 use tonic::Code;
 
-use crate::classify::Outcome;
+use crate::classify::{Bearing, Outcome};
 use crate::health::Rules;
 use crate::pool::{Pool, PoolContext};
 
@@ -49,8 +49,13 @@ impl Subchannel {
 
     /// Counts an attempt that ended here, on that connection.
     pub(crate) fn record(&self, outcome: Outcome, connection: u64) {
+        self.record_as(outcome, outcome.bearing(), connection);
+    }
+
+    /// The same, with what it says about the endpoint, where that is not what it says by itself.
+    pub(crate) fn record_as(&self, outcome: Outcome, bearing: Bearing, connection: u64) {
         let timed_out = outcome.code == Code::DeadlineExceeded;
-        match self.health.record(outcome, connection) {
+        match self.health.record(outcome, bearing, connection) {
             Recorded::Quietly => {}
             // From here on any byte shows that the peer is alive.
             Recorded::FirstFault => self.pool.listen(),

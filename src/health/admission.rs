@@ -17,6 +17,8 @@ pub(crate) struct Standing {
     pub(crate) trial: bool,
     /// What it gets of its share of the calls.
     pub(crate) share: f64,
+    /// A source that is only observed speaks against it.
+    pub(crate) observed: bool,
 }
 
 /// What becomes of one endpoint.
@@ -90,6 +92,7 @@ impl Standing {
         ejected: None,
         trial: false,
         share: 1.0,
+        observed: false,
     };
 
     fn is_well(&self) -> bool {
@@ -110,6 +113,7 @@ mod tests {
             ejected: None,
             trial: false,
             share: 1.0,
+            observed: false,
         }
     }
 
@@ -224,6 +228,7 @@ mod tests {
                     trial: word & 4 == 4 && *order > 0,
                     ejected: ejected(*order).ejected.filter(|_| *order > 0),
                     share: 1.0,
+                    observed: false,
                 })
                 .collect();
             let limits = EjectionLimits::new().max_ejected(cap).panic_threshold(threshold);

@@ -22,7 +22,7 @@ impl Influence {
     /// # Errors
     ///
     /// A configuration error that names `field`.
-    pub(super) fn validate(self, field: &str) -> Result<(), Error> {
+    pub(crate) fn validate(self, field: &str) -> Result<(), Error> {
         match self {
             Self::Weight(share) if !(share > 0.0 && share <= 1.0) => {
                 let problem = format!("the share {share} must be more than 0 and at most 1");

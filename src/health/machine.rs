@@ -20,6 +20,8 @@ pub(crate) struct Rules {
     pub(crate) breaker: Option<Breaker>,
     pub(crate) outliers: Option<OutlierDetection>,
     pub(crate) probes: Option<Thresholds>,
+    /// What it means that discovery no longer lists an endpoint.
+    pub(crate) discovery: Influence,
     pub(crate) limits: EjectionLimits,
 }
 
@@ -43,6 +45,8 @@ pub(crate) struct Machine {
     circuit: Circuit,
     probed: Probed,
     ejection: Ejection,
+    /// Since when discovery no longer lists it.
+    unlisted: Option<Instant>,
     born: Instant,
 }
 
@@ -63,6 +67,7 @@ impl Machine {
             circuit: Circuit::new(now),
             probed: Probed::new(now),
             ejection: Ejection::default(),
+            unlisted: None,
             born: now,
         }
     }
@@ -138,6 +143,11 @@ impl Machine {
         self.ejection.out().is_some()
     }
 
+    /// Discovery has answered.
+    pub(crate) fn listed(&mut self, now: Instant, listed: bool) {
+        self.unlisted = (!listed).then(|| self.unlisted.unwrap_or(now));
+    }
+
     /// What time has done.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
         // Not short-circuiting: each of them must move on.
@@ -167,6 +177,7 @@ impl Machine {
             ejected: None,
             trial: false,
             share: 1.0,
+            observed: false,
         };
         let mut trial = true;
         self.each_objection(|objection| match objection.influence {
@@ -177,14 +188,15 @@ impl Machine {
                 trial &= objection.half_open;
             }
             Influence::Weight(share) => standing.share *= share,
-            Influence::Hint | Influence::Observe => {}
+            Influence::Observe => standing.observed = true,
+            Influence::Hint => {}
         });
         standing.trial = trial && standing.ejected.is_some();
         standing
     }
 
-    /// What users see. `listed` is discovery's word.
-    pub(crate) fn report(&self, now: Instant, fate: Fate, listed: bool) -> HealthStatus {
+    /// What users see.
+    pub(crate) fn report(&self, now: Instant, fate: Fate) -> HealthStatus {
         let mut decisive: Option<Objection> = None;
         let mut observed = Vec::new();
         let rank = |it: &Objection| match it.influence {
@@ -203,16 +215,6 @@ impl Machine {
                 decisive = Some(objection);
             }
         });
-        if !listed && decisive.is_none() {
-            decisive = Some(Objection {
-                source: HealthSource::Discovery,
-                influence: Influence::Hint,
-                since: now,
-                until: None,
-                half_open: false,
-                reason: "discovery no longer lists it".to_owned(),
-            });
-        }
         let health = match (fate, &decisive) {
             (Fate::Unusable, _) if self.is_pending() => Health::Unknown,
             (Fate::Unusable, _) => Health::Disconnected,
@@ -279,6 +281,16 @@ impl Machine {
                 until: Some(until),
                 half_open: false,
                 reason: "it does far worse than the others".to_owned(),
+            });
+        }
+        if let Some(since) = self.unlisted {
+            hear(Objection {
+                source: HealthSource::Discovery,
+                influence: self.rules.discovery,
+                since,
+                until: None,
+                half_open: false,
+                reason: "discovery no longer lists it".to_owned(),
             });
         }
     }

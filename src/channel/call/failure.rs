@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use crate::classify::Outcome;
+use crate::classify::{Bearing, Outcome};
 use crate::error::{Delivery, Error, Kind, Stage};
 
 use super::super::past::closed_under;
@@ -44,18 +44,6 @@ impl Call {
         }
         let sent = self.waiting == Waiting::ForResponse;
         self.in_doubt |= sent;
-        // An endpoint that had little of the call's time is not to blame.
-        if let Some(endpoint) = self.endpoint.as_ref().filter(|_| sent)
-            && self.past.elapsed() >= timeout / 2
-        {
-            let late = Outcome {
-                delivery: Delivery::MaybeProcessed,
-                code: Code::DeadlineExceeded,
-                pushback: None,
-            };
-            // Which connection it was does not matter: only losses are counted once for each.
-            endpoint.record(late, 0);
-        }
         let mut error = Error::new(Kind::Timeout, Code::DeadlineExceeded, message).in_stage(stage);
         if let Some(name) = name {
             error = error.about(name);
@@ -69,6 +57,31 @@ impl Call {
         match last {
             Some(last) => error.because(last),
             None => error,
+        }
+    }
+
+    /// Counts the attempt that the deadline cut off.
+    pub(super) fn record_lateness(&self) {
+        let Some(endpoint) = self.endpoint.as_ref() else {
+            return;
+        };
+        if self.waiting == Waiting::ForResponse {
+            let late = Outcome {
+                delivery: Delivery::MaybeProcessed,
+                code: Code::DeadlineExceeded,
+                pushback: None,
+            };
+            // Which connection it was does not matter: only losses are counted once for each.
+            endpoint.record_as(late, self.blame_for_lateness(), 0);
+        }
+    }
+
+    /// What it says about the endpoint that the call's time is over: one that had little of it is not to blame.
+    pub(super) fn blame_for_lateness(&self) -> Bearing {
+        let timeout = self.settings.limit.as_ref().map(|it| it.timeout);
+        match timeout {
+            Some(timeout) if self.past.elapsed() >= timeout / 2 => Bearing::Fault,
+            _ => Bearing::Neutral,
         }
     }
 
