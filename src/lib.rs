@@ -80,8 +80,12 @@
 //! | `consul` | yes | discovery through Consul: `Consul`, `Connector::consul` |
 //! | `tls` | yes | TLS with rustls and ring: `Tls`, `Connector::tls`, `https://` endpoints |
 //! | `aws-lc-rs` | | TLS with AWS-LC, alone or before ring |
+//! | `plugin` | | plugins of go-plugin's kind, beside one of the two above: `plugin`, `Endpoint::from_handshake` |
 //! | `native-roots` | | the system's trust roots, where none are named |
 //! | `webpki-roots` | | Mozilla's trust roots, where none are named |
+//!
+//! `plugin` with `tls` alone can't talk to plugins that are written in Go and have certificates: their keys are on P-521,
+//! which is for `aws-lc-rs`.
 //!
 //! Health checks and metrics are not in this version.
 
@@ -97,6 +101,8 @@ mod endpoint;
 mod error;
 mod history;
 mod lock;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 mod pool;
 mod retry;
 mod secret;

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("lib", 9),
     ("connector", 9),
     ("bench", 9),
+    ("plugin", 9),
     ("channel", 8),
     ("directory", 7),
     ("discover", 6),
@@ -57,6 +58,9 @@ const PURE_FILES: &[&str] = &[
     "src/discover/consul/instance.rs",
     "src/discover/consul/query.rs",
     "src/discover/consul/wire.rs",
+    "src/plugin/handshake.rs",
+    "src/plugin/parts.rs",
+    "src/plugin/reattach.rs",
 ];
 
 /// What pure layers may not name.

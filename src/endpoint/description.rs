@@ -34,6 +34,7 @@ pub struct Endpoint {
     authority: Option<String>,
     metadata: Arc<BTreeMap<String, String>>,
     security: Wanted,
+    health_service: Option<String>,
 }
 
 /// What tells endpoints apart: a new key is a new endpoint, with connections of its own.
@@ -80,6 +81,7 @@ impl Endpoint {
             authority: None,
             metadata: Arc::default(),
             security: Wanted::default(),
+            health_service: None,
         }
     }
 
@@ -111,6 +113,21 @@ impl Endpoint {
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
         self
+    }
+
+    /// The service that health checks of this endpoint ask for (`grpc.health.v1`). Default: none of its own.
+    ///
+    /// It tells no endpoints apart: a new name replaces the old one, and connections stay.
+    #[must_use]
+    pub fn health_service(mut self, name: impl Into<String>) -> Self {
+        self.health_service = Some(name.into());
+        self
+    }
+
+    /// The name that was given to [`health_service`](Self::health_service).
+    #[must_use]
+    pub fn health_service_name(&self) -> Option<&str> {
+        self.health_service.as_deref()
     }
 
     /// Its address.
