@@ -198,3 +198,18 @@ impl fmt::Display for Endpoint {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_health_checks_ask_for_makes_no_other_endpoint() {
+        let plain = Endpoint::unix("/run/app/plugin.sock");
+        assert_eq!(plain.health_service_name(), None);
+        let named = plain.clone().health_service("plugin");
+        assert_eq!(named.health_service_name(), Some("plugin"));
+        assert_ne!(plain, named);
+        assert_eq!(plain.key().unwrap(), named.key().unwrap());
+    }
+}
