@@ -125,7 +125,9 @@ pub use pool::{PoolOptions, State};
 pub use retry::{Backoff, BudgetLimits, Retry};
 pub use token::{Credentials, Token, TokenFuture, TokenSource};
 pub use transport::connection::{Http2Options, Keepalive};
-pub use transport::dial::{BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions};
+pub use transport::dial::{
+    BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions, UnixOptions,
+};
 #[cfg(feature = "__tls")]
 pub use transport::tls::{Certificate, DangerousTls, Tls, TlsVersion};
 

@@ -11,6 +11,7 @@ use http::uri::Authority;
 
 use crate::address::{Address, InvalidAddress};
 use crate::error::Error;
+use crate::transport::dial::UnixOptions;
 use crate::transport::security::Wanted;
 
 /// One server: its address, and what calls need to know about it.
@@ -34,6 +35,7 @@ pub struct Endpoint {
     authority: Option<String>,
     metadata: Arc<BTreeMap<String, String>>,
     security: Wanted,
+    unix: Option<UnixOptions>,
 }
 
 /// What tells endpoints apart: a new key is a new endpoint, with connections of its own.
@@ -42,6 +44,7 @@ pub(crate) struct Key {
     pub(crate) address: Address,
     pub(crate) authority: Authority,
     pub(crate) security: Wanted,
+    pub(crate) unix: Option<UnixOptions>,
 }
 
 impl Endpoint {
@@ -80,6 +83,7 @@ impl Endpoint {
             authority: None,
             metadata: Arc::default(),
             security: Wanted::default(),
+            unix: None,
         }
     }
 
@@ -96,6 +100,14 @@ impl Endpoint {
     #[must_use]
     pub fn tls(mut self, tls: crate::transport::tls::Tls) -> Self {
         self.security = Wanted::Own(tls);
+        self
+    }
+
+    /// What must be true of its Unix socket, whatever the [channel's options](crate::Connector::unix_options) are. Without
+    /// effect on a TCP server.
+    #[must_use]
+    pub fn unix_options(mut self, options: UnixOptions) -> Self {
+        self.unix = Some(options);
         self
     }
 
@@ -136,18 +148,22 @@ impl Endpoint {
 
     /// # Errors
     ///
-    /// A configuration error if the address or the authority is wrong.
+    /// A configuration error if the address, the authority or the Unix options are wrong.
     pub(crate) fn key(&self) -> Result<Key, Error> {
         let address = self
             .address
             .clone()
             .map_err(|problem| Error::config("endpoint", problem.to_string()).because(problem))?;
+        if let Some(Err((field, problem))) = self.unix.as_ref().map(UnixOptions::validate) {
+            return Err(Error::config(&format!("endpoint.unix.{field}"), problem));
+        }
         let text = match &self.authority {
             Some(text) => text.clone(),
             None => address.authority(),
         };
         match Authority::from_str(&text) {
             Ok(authority) if !text.contains('@') => Ok(Key {
+                unix: self.unix.clone().filter(|_| address.is_unix()),
                 address,
                 authority,
                 security: self.security.clone(),
