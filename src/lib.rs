@@ -87,6 +87,7 @@
 
 mod address;
 pub mod balance;
+mod bucket;
 mod channel;
 mod classify;
 mod connector;
@@ -100,6 +101,7 @@ mod lock;
 mod pool;
 mod retry;
 mod secret;
+mod small_file;
 mod task;
 mod time;
 mod token;
