@@ -365,33 +365,24 @@ async fn tcp_is_not_affected() {
     leaks.finish().await;
 }
 
+/// As many bytes as a socket's address has room for.
+#[cfg(target_os = "linux")]
 #[tokio::test]
-async fn numbers_that_nobody_has_are_refused_by_name() {
-    let wrong = || checks().peer_pid(0);
-    let unix = || Endpoint::unix("/run/a.sock");
-    for (connector, field) in [
-        (Connector::unix("/a").unix_options(wrong()), "unix.peer_pid"),
-        (Connector::tcp("a:1").unix_options(wrong()), "unix.peer_pid"),
-        (
-            Connector::endpoints([unix().unix_options(wrong())]),
-            "endpoint.unix.peer_pid",
-        ),
-        (
-            Connector::unix("/a").unix_options(checks().owner(u32::MAX)),
-            "unix.owner",
-        ),
-        (
-            Connector::unix("/a").unix_options(checks().peer_uid(u32::MAX)),
-            "unix.peer_uid",
-        ),
-    ] {
-        let error = connector.connect_lazy().unwrap_err();
-        assert!(error.is_config(), "{error:?}");
-        assert!(
-            error.to_string().starts_with(&format!("{field}: ")),
-            "{error}"
-        );
-    }
+async fn the_longest_path_is_used() {
+    let leaks = LeakCheck::start().await;
+    let place = Place::new();
+    let used = place.folder.as_os_str().len() + 1;
+    let path = place.folder.join("a".repeat(107 - used));
+    let server = EchoServer::start_unix("a", &path);
+    chmod(&path, 0o755);
+    accepted(connector(&path, UnixOptions::strict())).await;
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let longer = place.folder.join(format!("{name}a"));
+    let error = connector(&longer, checks()).connect_lazy().unwrap_err();
+    assert!(error.is_config(), "{error:?}");
+    assert!(error.to_string().contains("107 bytes"), "{error}");
+    drop((server, place));
+    leaks.finish().await;
 }
 
 /// A dialler whose streams no kernel knows.
