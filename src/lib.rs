@@ -91,6 +91,7 @@
 
 mod address;
 pub mod balance;
+mod bucket;
 mod channel;
 mod classify;
 mod connector;
@@ -106,6 +107,7 @@ pub mod plugin;
 mod pool;
 mod retry;
 mod secret;
+mod small_file;
 mod task;
 mod time;
 mod token;
@@ -131,7 +133,9 @@ pub use pool::{PoolOptions, State};
 pub use retry::{Backoff, BudgetLimits, Retry};
 pub use token::{Credentials, Token, TokenFuture, TokenSource};
 pub use transport::connection::{Http2Options, Keepalive};
-pub use transport::dial::{BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions};
+pub use transport::dial::{
+    BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions, UnixOptions,
+};
 #[cfg(feature = "__tls")]
 pub use transport::tls::{Certificate, DangerousTls, Tls, TlsVersion};
 

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("balance", 2),
     ("retry", 2),
     ("address", 1),
+    ("bucket", 1),
     ("classify", 1),
     ("deadline", 1),
     ("error", 0),
@@ -45,6 +46,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("time", 0),
     ("lock", 0),
     ("secret", 0),
+    ("small_file", 0),
 ];
 
 /// Layers that get time and randomness as arguments, and do no IO.

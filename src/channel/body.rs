@@ -17,6 +17,7 @@ use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::pool::Lease;
+use crate::token::Held;
 use crate::transport::connection::Incoming;
 
 use super::handle::Inner;
@@ -44,6 +45,7 @@ pin_project! {
 struct Running {
     incoming: Incoming,
     _hold: Hold,
+    token: Option<Arc<Held>>,
     /// Keeps the channel open.
     inner: Arc<Inner>,
 }
@@ -63,6 +65,7 @@ impl ResponseBody {
     pub(super) fn new(
         incoming: Incoming,
         hold: Hold,
+        token: Option<Arc<Held>>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
         past: Past,
@@ -71,6 +74,7 @@ impl ResponseBody {
         let running = Some(Running {
             incoming,
             _hold: hold,
+            token,
             inner,
         });
         Self {
@@ -125,6 +129,10 @@ impl Body for ResponseBody {
         if let Some(outcome) = outcome {
             this.subchannel.record(outcome);
             closed = running.inner.tasks.is_cancelled();
+            if outcome.code == Code::Unauthenticated {
+                // Too late for this call.
+                running.inner.token_refused(running.token.as_ref());
+            }
             if let Some(Err(_)) = &frame {
                 running.inner.counters.failed();
             }

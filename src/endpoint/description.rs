@@ -11,6 +11,7 @@ use http::uri::Authority;
 
 use crate::address::{Address, InvalidAddress};
 use crate::error::Error;
+use crate::transport::dial::UnixOptions;
 use crate::transport::security::Wanted;
 
 /// One server: its address, and what calls need to know about it.
@@ -35,6 +36,7 @@ pub struct Endpoint {
     metadata: Arc<BTreeMap<String, String>>,
     security: Wanted,
     health_service: Option<String>,
+    unix: Option<UnixOptions>,
 }
 
 /// What tells endpoints apart: a new key is a new endpoint, with connections of its own.
@@ -43,6 +45,7 @@ pub(crate) struct Key {
     pub(crate) address: Address,
     pub(crate) authority: Authority,
     pub(crate) security: Wanted,
+    pub(crate) unix: Option<UnixOptions>,
 }
 
 impl Endpoint {
@@ -82,6 +85,7 @@ impl Endpoint {
             metadata: Arc::default(),
             security: Wanted::default(),
             health_service: None,
+            unix: None,
         }
     }
 
@@ -98,6 +102,14 @@ impl Endpoint {
     #[must_use]
     pub fn tls(mut self, tls: crate::transport::tls::Tls) -> Self {
         self.security = Wanted::Own(tls);
+        self
+    }
+
+    /// What must be true of its Unix socket, whatever the [channel's options](crate::Connector::unix_options) are. Without
+    /// effect on a TCP server.
+    #[must_use]
+    pub fn unix_options(mut self, options: UnixOptions) -> Self {
+        self.unix = Some(options);
         self
     }
 
@@ -153,18 +165,22 @@ impl Endpoint {
 
     /// # Errors
     ///
-    /// A configuration error if the address or the authority is wrong.
+    /// A configuration error if the address, the authority or the Unix options are wrong.
     pub(crate) fn key(&self) -> Result<Key, Error> {
         let address = self
             .address
             .clone()
             .map_err(|problem| Error::config("endpoint", problem.to_string()).because(problem))?;
+        if let Some(Err((field, problem))) = self.unix.as_ref().map(UnixOptions::validate) {
+            return Err(Error::config(&format!("endpoint.unix.{field}"), problem));
+        }
         let text = match &self.authority {
             Some(text) => text.clone(),
             None => address.authority(),
         };
         match Authority::from_str(&text) {
             Ok(authority) if !text.contains('@') => Ok(Key {
+                unix: self.unix.clone().filter(|_| address.is_unix()),
                 address,
                 authority,
                 security: self.security.clone(),

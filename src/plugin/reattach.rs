@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::transport::dial::UnixOptions;
 
 use super::parts;
 
@@ -68,13 +69,17 @@ impl Reattach {
     }
 
     /// The plugin as an endpoint, with the authority and the health service that plugins have, and its process in the
-    /// metadata as `plugin.pid`, if that is known. It speaks plaintext, unless the channel has a `Tls`.
+    /// metadata as `plugin.pid`, if that is known. On a Unix socket that process, and no other, must be at the other
+    /// end; for that the endpoint has [`UnixOptions`] of its own, which replace the channel's. It speaks plaintext, unless
+    /// the channel has a `Tls`.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         let endpoint = parts::endpoint(self.address.clone());
         match self.pid {
             0 => endpoint,
-            pid => endpoint.metadata("plugin.pid", pid.to_string()),
+            pid => endpoint
+                .metadata("plugin.pid", pid.to_string())
+                .unix_options(UnixOptions::new().peer_pid(pid)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Plugins that run already.
 
 use std::process;
+use std::time::Duration;
 
 use trunkline::Connector;
 use trunkline::plugin::Reattach;
@@ -31,6 +32,27 @@ async fn it_is_found_where_the_record_says() {
     assert_eq!(status.metadata["plugin.pid"], process::id().to_string());
     assert_eq!((status.peer, status.identity), (None, None));
     drop((channel, server));
+    leaks.finish().await;
+}
+
+#[tokio::test]
+async fn another_process_in_its_place_is_refused() {
+    let leaks = LeakCheck::start().await;
+    let folder = Scratch::new();
+    let path = folder.path("plugin");
+    let server = EchoServer::start_unix("another", &path);
+    // Process 1 is there, and is not this one.
+    let record = Reattach::new("grpc", "unix", path.to_str().unwrap(), 1).unwrap();
+    let connecting = Connector::endpoints([record.endpoint()])
+        .ready_timeout(Duration::from_millis(500))
+        .connect();
+    let error = connecting.await.unwrap_err();
+    says(
+        &error.to_string(),
+        &["the process that listens has pid", "not 1"],
+    );
+    assert_eq!(server.journal().started(), 0);
+    drop(server);
     leaks.finish().await;
 }
 
