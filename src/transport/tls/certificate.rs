@@ -69,7 +69,7 @@ impl Certificate {
     /// A configuration error, if there is none in it, or one that can't be read.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Vec<Self>, Error> {
         let bad = |problem: String| Error::config("certificate", problem);
-        let pem = Pem::bytes(pem::checked(pem.as_ref().to_vec()).map_err(bad)?);
+        let pem = Pem::bytes(pem::checked(Ok(pem.as_ref().to_vec())).map_err(bad)?);
         let ders = pem.certificates(&Files::default()).map_err(bad)?;
         let all: Option<Vec<_>> = ders.iter().map(|der| Self::from_der(der)).collect();
         all.ok_or_else(|| bad(pem.named("a certificate in it can't be read")))
