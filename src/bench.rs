@@ -15,7 +15,7 @@ use crate::pool::{self, DialGate, PoolContext, PoolOptions, State};
 use crate::retry::{self, BudgetLimits};
 use crate::task::Tasks;
 use crate::transport::connection::{Http2Options, Keepalive};
-use crate::transport::dial::SocketDialer;
+use crate::transport::dial::{SocketDialer, UnixOptions};
 use crate::transport::security::{Security, TlsSettings};
 
 pub struct Budget(Arc<retry::Budget>);
@@ -58,12 +58,13 @@ impl Pool {
             http2: Http2Options::new(),
             keepalive: Keepalive::off(),
             dialer: Arc::new(SocketDialer::new()),
+            unix: UnixOptions::new(),
             tasks: tasks.clone(),
             flips: Arc::clone(&flips),
             gate: DialGate::default(),
             tls: TlsSettings::default(),
         };
-        let pool = pool::Pool::start(address, Security::Plaintext, &context);
+        let pool = pool::Pool::start(address, &context.unix, Security::Plaintext, &context);
         while pool.state() != State::Ready {
             flips.notified().await;
         }

@@ -86,13 +86,18 @@
 //! | `consul` | yes | discovery through Consul: `Consul`, `Connector::consul` |
 //! | `tls` | yes | TLS with rustls and ring: `Tls`, `Connector::tls`, `https://` endpoints |
 //! | `aws-lc-rs` | | TLS with AWS-LC, alone or before ring |
+//! | `plugin` | | plugins of go-plugin's kind, beside one of the two above: `plugin`, `Endpoint::from_handshake` |
 //! | `native-roots` | | the system's trust roots, where none are named |
 //! | `webpki-roots` | | Mozilla's trust roots, where none are named |
+//!
+//! `plugin` with `tls` alone can't talk to plugins that are written in Go and have certificates: their keys are on P-521,
+//! which is for `aws-lc-rs`.
 //!
 //! Metrics are not in this version.
 
 mod address;
 pub mod balance;
+mod bucket;
 mod channel;
 mod classify;
 mod connector;
@@ -104,10 +109,13 @@ mod error;
 mod health;
 mod history;
 mod lock;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 mod pool;
 mod probe;
 mod retry;
 mod secret;
+mod small_file;
 mod task;
 mod time;
 mod token;
@@ -137,7 +145,9 @@ pub use probe::{HealthCheck, Probe, ProbeFuture, ProbeTarget};
 pub use retry::{Backoff, BudgetLimits, Retry};
 pub use token::{Credentials, Token, TokenFuture, TokenSource};
 pub use transport::connection::{Http2Options, Keepalive};
-pub use transport::dial::{BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions};
+pub use transport::dial::{
+    BoxIo, Dial, DialError, Dialing, Io, SocketDialer, TcpOptions, UnixOptions,
+};
 #[cfg(feature = "__tls")]
 pub use transport::tls::{Certificate, DangerousTls, Tls, TlsVersion};
 

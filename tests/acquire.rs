@@ -172,7 +172,7 @@ async fn its_calls_take_turns_to_the_end_of_each_response() {
         ..Expected::new(
             "timeout",
             Stage::Pool,
-            "*: the deadline of 50ms passed on a pinned connection while waiting for the calls before it",
+            "*: the deadline of 50ms passed on a pinned connection while waiting for the calls before it or for a token",
         )
     };
     expected.check(&waits);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tonic::Code;
 use trunkline::{
     Backoff, Balance, BudgetLimits, Channel, Connector, Endpoint, Error, Http2Options, Keepalive,
-    PoolOptions, Retry, TcpOptions,
+    PoolOptions, Retry, TcpOptions, UnixOptions,
 };
 
 const ZERO: Duration = Duration::ZERO;
@@ -48,6 +48,24 @@ fn keepalive(field: &str, keepalive: Keepalive) -> Wrong {
 fn tcp(field: &str, set: impl FnOnce(TcpOptions) -> TcpOptions) -> Wrong {
     let options = set(TcpOptions::new());
     (format!("tcp.{field}"), connector().tcp_options(options))
+}
+
+/// Of the channel, and of an endpoint, to which they need not apply.
+fn unix(field: &str, set: impl FnOnce(UnixOptions) -> UnixOptions) -> [Wrong; 3] {
+    let options = set(UnixOptions::strict());
+    let endpoint = |it: Endpoint| {
+        let endpoint = it.unix_options(options.clone());
+        let field = format!("endpoint.unix.{field}");
+        (field, Connector::endpoints([endpoint]))
+    };
+    [
+        (
+            format!("unix.{field}"),
+            connector().unix_options(options.clone()),
+        ),
+        endpoint(Endpoint::unix("/run/a.sock")),
+        endpoint(Endpoint::tcp("host:80")),
+    ]
 }
 
 fn retry(field: &str, set: impl FnOnce(Retry) -> Retry) -> Wrong {
@@ -102,11 +120,35 @@ fn targets() -> Vec<Wrong> {
         "host\0:80",
         "unix:",
         "unix:relative.sock",
+        "unix:./relative.sock",
+        "unix://relative.sock",
+        "unix:/nul%00",
+        "unix:/directory/",
+        "unix:@",
         "host:80,,other:80",
         "host:80,",
         &long_host,
     ];
-    let paths = ["", "relative.sock", "/nul\0", &long_path];
+    // One byte more than a socket's address has room for.
+    let (too_long, too_long_name) = (
+        format!("/{}", "a".repeat(107)),
+        format!("@{}", "a".repeat(108)),
+    );
+    let paths = [
+        "",
+        "relative.sock",
+        "./relative.sock",
+        "../relative.sock",
+        "/nul\0",
+        "/nul\0.sock",
+        "@nul\0",
+        "@",
+        "/",
+        "/directory/",
+        &too_long,
+        &too_long_name,
+        &long_path,
+    ];
     let addresses = ["", "http://host:80", "/a.sock"];
     let authorities = ["", "a@b", "a b", "a/b", "a\r\n"].map(|authority| {
         let endpoint = Endpoint::tcp("host:80").authority(authority);
@@ -205,6 +247,10 @@ fn numbers() -> Vec<Wrong> {
         http2("max_streams", |it| it.max_streams(0)),
         http2("max_streams", |it| it.max_streams(usize::MAX)),
     ];
+    all.extend(unix("peer_pid", |it| it.peer_pid(0)));
+    all.extend(unix("peer_pid", |it| it.peer_pid(1 << 31)));
+    all.extend(unix("peer_uid", |it| it.peer_uid(u32::MAX)));
+    all.extend(unix("owner", |it| it.owner(u32::MAX)));
     for bad in [0, 65_534, 1 << 31, u32::MAX] {
         all.push(http2("stream_window", |it| it.stream_window(bad)));
         all.push(http2("connection_window", |it| it.connection_window(bad)));
@@ -316,6 +362,12 @@ async fn the_edges_of_the_ranges_are_accepted() {
     let accepted = [
         connector(),
         connector().timeout(year).ready_timeout(year),
+        connector().unix_options(UnixOptions::strict()),
+        // Other options are another endpoint.
+        Connector::endpoints([
+            Endpoint::unix("/a.sock"),
+            Endpoint::unix("/a.sock").unix_options(UnixOptions::new()),
+        ]),
         connector().timeout(instant),
         connector().pool(narrow),
         connector().no_timeout().pool(wide.clone()),

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("lib", 9),
     ("connector", 9),
     ("bench", 9),
+    ("plugin", 9),
     ("channel", 8),
     ("probe", 8),
     ("directory", 7),
@@ -38,6 +39,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("health", 2),
     ("retry", 2),
     ("address", 1),
+    ("bucket", 1),
     ("classify", 1),
     ("deadline", 1),
     ("error", 0),
@@ -46,6 +48,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("time", 0),
     ("lock", 0),
     ("secret", 0),
+    ("small_file", 0),
 ];
 
 /// Layers that get time and randomness as arguments, and do no IO.
@@ -59,6 +62,9 @@ const PURE_FILES: &[&str] = &[
     "src/discover/consul/instance.rs",
     "src/discover/consul/query.rs",
     "src/discover/consul/wire.rs",
+    "src/plugin/handshake.rs",
+    "src/plugin/parts.rs",
+    "src/plugin/reattach.rs",
 ];
 
 /// What pure layers may not name.

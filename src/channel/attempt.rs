@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{AUTHORIZATION, Entry, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version, request};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
 
 use crate::balance::PickRequest;
 use crate::classify::Outcome;
@@ -36,6 +36,10 @@ impl Head {
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         headers.entry(USER_AGENT).or_insert(USER_AGENT_VALUE);
+        if let Entry::Occupied(mut own) = headers.entry(AUTHORIZATION) {
+            // The caller's own is as secret as the channel's token: no HPACK table is to have it.
+            own.iter_mut().for_each(|it| it.set_sensitive(true));
+        }
         if let Some(limit) = limit.filter(|_| is_grpc) {
             // Now, because the copy of a header map has no room for more.
             headers.insert(&GRPC_TIMEOUT, limit.whole_header());
@@ -113,6 +117,11 @@ pub(super) fn trailers_only(response: &Response<Incoming>) -> Option<Outcome> {
     http_body::Body::is_end_stream(response.body())
         .then(|| Outcome::of_headers(response.headers()))
         .flatten()
+}
+
+/// Whether a gateway that knows nothing of gRPC refused the token.
+pub(super) fn is_unauthorized(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
 }
 
 impl TimeLimit {

@@ -17,6 +17,7 @@ use tonic::Code;
 use crate::classify::{Bearing, Outcome};
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
+use crate::token::Held;
 use crate::transport::connection::Incoming;
 
 use super::call::Slot;
@@ -47,6 +48,7 @@ struct Running {
     hold: Hold,
     /// What the call led to if the response does not say.
     unless_told: Outcome,
+    token: Option<Arc<Held>>,
     /// Keeps the channel open.
     inner: Arc<Inner>,
 }
@@ -77,6 +79,7 @@ impl ResponseBody {
     pub(super) fn wrap(
         response: Response<Incoming>,
         hold: Hold,
+        token: Option<Arc<Held>>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
         past: Past,
@@ -92,6 +95,7 @@ impl ResponseBody {
                 incoming,
                 hold,
                 unless_told,
+                token,
                 inner,
             };
             Self {
@@ -154,6 +158,10 @@ impl Body for ResponseBody {
             let connection = running.hold.connection_id();
             this.subchannel.record_as(outcome, bearing, connection);
             closed = running.inner.tasks.is_cancelled();
+            if outcome.code == Code::Unauthenticated {
+                // Too late for this call.
+                running.inner.token_refused(running.token.as_ref());
+            }
             if let Some(Err(_)) = &frame {
                 running.inner.counters.failed();
             }

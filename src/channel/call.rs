@@ -19,7 +19,7 @@ use crate::token::Held;
 use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
-use super::attempt::{Head, trailers_only};
+use super::attempt::{Head, is_unauthorized, trailers_only};
 use super::body::Hold;
 use super::handle::Inner;
 use super::options::Settings;
@@ -130,11 +130,14 @@ impl Call {
                         let history = self.past.history.clone();
                         response.extensions_mut().insert(history);
                     }
+                    if is_unauthorized(&response) {
+                        self.inner.token_refused(self.token.as_ref());
+                    }
                     let limit = self.settings.limit;
-                    let subchannel = answer.subchannel;
+                    let (subchannel, token) = (answer.subchannel, self.token);
                     let (past, inner) = (self.past, self.inner);
                     Ok(ResponseBody::wrap(
-                        response, hold, limit, subchannel, past, inner,
+                        response, hold, token, limit, subchannel, past, inner,
                     ))
                 }
                 Err(error) => {
@@ -240,12 +243,11 @@ impl Call {
 
     /// Whether a server refused the token, and there may be another one: once.
     fn gets_another_token(&mut self, code: Code) -> bool {
-        let (Code::Unauthenticated, Some(token), Some(holder)) =
-            (code, &self.token, &self.inner.token)
-        else {
+        if code != Code::Unauthenticated {
             return false;
-        };
-        let again = holder.refused(token) && !self.token_refused && !self.replay.is_committed();
+        }
+        let another = self.inner.token_refused(self.token.as_ref());
+        let again = another && !self.token_refused && !self.replay.is_committed();
         self.token_refused = true;
         again
     }

@@ -74,6 +74,14 @@ impl Inner {
         }
     }
 
+    /// A server refused the token of a call. Says whether there may be another one.
+    pub(super) fn token_refused(&self, token: Option<&Arc<Held>>) -> bool {
+        match (&self.token, token) {
+            (Some(holder), Some(token)) => holder.refused(token),
+            _ => false,
+        }
+    }
+
     /// Whether this token may go there.
     pub(super) fn check_privacy(
         &self,

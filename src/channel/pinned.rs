@@ -18,10 +18,11 @@ use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::pool::Lease;
 use crate::time::Instant;
+use crate::token::Held;
 use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
-use super::attempt::{Head, trailers_only};
+use super::attempt::{Head, is_unauthorized, trailers_only};
 use super::body::Hold;
 use super::call::Call;
 use super::handle::Inner;
@@ -44,6 +45,13 @@ pub(super) struct Pinned {
     subchannel: Arc<Subchannel>,
     lease: Lease,
     turn: Arc<Semaphore>,
+}
+
+/// The endpoint's answer, and what the call holds of it.
+struct Answer {
+    response: Response<Incoming>,
+    turn: OwnedSemaphorePermit,
+    token: Option<Arc<Held>>,
 }
 
 impl PinnedChannel {
@@ -116,7 +124,15 @@ impl Pinned {
             }
         };
         let outcome = match &result {
-            Ok((response, _)) => trailers_only(response),
+            Ok(answer) => {
+                let outcome = trailers_only(&answer.response);
+                let code = outcome.map(|it| it.code);
+                if code == Some(Code::Unauthenticated) || is_unauthorized(&answer.response) {
+                    // For the calls to come: this one is not repeated.
+                    self.inner.token_refused(answer.token.as_ref());
+                }
+                outcome
+            }
             Err(error) => Some(Outcome::of_error(error)),
         };
         if let Some(outcome) = outcome {
@@ -130,7 +146,12 @@ impl Pinned {
             _ => result,
         };
         match result {
-            Ok((response, turn)) => {
+            Ok(answer) => {
+                let Answer {
+                    response,
+                    turn,
+                    token,
+                } = answer;
                 let subchannel = Arc::clone(&self.subchannel);
                 let inner = Arc::clone(&self.inner);
                 // The body keeps the connection's slot through the turn's owner.
@@ -139,7 +160,7 @@ impl Pinned {
                     pinned: self,
                 };
                 Ok(ResponseBody::wrap(
-                    response, hold, limit, subchannel, past, inner,
+                    response, hold, token, limit, subchannel, past, inner,
                 ))
             }
             Err(error) => {
@@ -159,27 +180,31 @@ impl Pinned {
         }
     }
 
-    /// Waits for its turn, then for the response's headers. Notes when the turn has come.
+    /// Waits for its turn and a token, then for the response's headers. Notes when it may be sent.
     async fn exchange(
         &self,
         request: Request<Body>,
         limit: Option<&TimeLimit>,
         sent: &AtomicBool,
-    ) -> Result<(Response<Incoming>, OwnedSemaphorePermit), Error> {
+    ) -> Result<Answer, Error> {
         let (parts, body) = request.into_parts();
         let turn = Arc::clone(&self.turn);
         // The semaphore is never closed.
         let turn = turn.acquire_owned().await.map_err(|_| closed())?;
-        sent.store(true, Ordering::Relaxed);
         let head = Head::new(parts, limit);
         let tasks = &self.inner.tasks;
         let token = self.inner.token(&head).await?;
         self.inner.check_privacy(token.as_ref(), &self.subchannel)?;
-        let token = token.as_ref().map(|it| &it.value);
-        let request = head.to_request(&self.subchannel, limit, 0, token)?;
+        let value = token.as_ref().map(|it| &it.value);
+        let request = head.to_request(&self.subchannel, limit, 0, value)?;
         let connection = self.lease.connection();
+        sent.store(true, Ordering::Relaxed);
         let response = connection.exchange(request, body, tasks).await?;
-        Ok((response, turn))
+        Ok(Answer {
+            response,
+            turn,
+            token,
+        })
     }
 }
 
@@ -212,7 +237,7 @@ fn deadline_passed(limit: &TimeLimit, sent: bool) -> Error {
         let doing = "waiting for the response";
         (doing, Stage::Response, Delivery::MaybeProcessed)
     } else {
-        let doing = "waiting for the calls before it";
+        let doing = "waiting for the calls before it or for a token";
         (doing, Stage::Pool, Delivery::NotSent)
     };
     let message =

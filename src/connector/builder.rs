@@ -16,7 +16,7 @@ use crate::probe::HealthCheck;
 use crate::retry::{BudgetLimits, Retry};
 use crate::token::Credentials;
 use crate::transport::connection::{Http2Options, Keepalive};
-use crate::transport::dial::{Dial, TcpOptions};
+use crate::transport::dial::{Dial, TcpOptions, UnixOptions};
 #[cfg(feature = "__tls")]
 use crate::transport::tls::Tls;
 
@@ -58,6 +58,7 @@ pub struct Connector {
     pub(super) http2: Http2Options,
     pub(super) keepalive: Keepalive,
     pub(super) tcp: TcpOptions,
+    pub(super) unix: UnixOptions,
     pub(super) dialer: Option<Arc<dyn Dial>>,
     #[cfg(feature = "__tls")]
     pub(super) tls: Option<Tls>,
@@ -153,6 +154,7 @@ impl Connector {
             http2: Http2Options::new(),
             keepalive: Keepalive::off(),
             tcp: TcpOptions::default(),
+            unix: UnixOptions::default(),
             dialer: None,
             #[cfg(feature = "__tls")]
             tls: None,
@@ -256,6 +258,14 @@ impl Connector {
     /// Socket options of TCP connections.
     pub fn tcp_options(mut self, tcp: TcpOptions) -> Self {
         self.tcp = tcp;
+        self
+    }
+
+    /// What must be true of Unix sockets, but for those of endpoints that have [options of their
+    /// own](Endpoint::unix_options). Default: nothing is checked. Without effect on TCP servers. They hold with a
+    /// [`dialer`](Self::dialer) of your own, too.
+    pub fn unix_options(mut self, options: UnixOptions) -> Self {
+        self.unix = options;
         self
     }
 

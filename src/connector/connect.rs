@@ -90,6 +90,7 @@ impl Connector {
             dialer: self
                 .dialer
                 .unwrap_or_else(|| Arc::new(SocketDialer::new().tcp(self.tcp))),
+            unix: self.unix,
             tasks: tasks.clone(),
             flips: Arc::new(Notify::new()),
             gate: DialGate::default(),
@@ -172,6 +173,9 @@ impl Connector {
         self.tcp
             .validate()
             .map_err(|(field, problem)| Error::config(&format!("tcp.{field}"), problem))?;
+        self.unix
+            .validate()
+            .map_err(|(field, problem)| Error::config(&format!("unix.{field}"), problem))?;
         time("ready_timeout", self.ready_timeout)?;
         let Some(timeout) = self.timeout else {
             return Ok(());

@@ -11,6 +11,7 @@ use http::uri::Authority;
 
 use crate::address::{Address, InvalidAddress};
 use crate::error::Error;
+use crate::transport::dial::UnixOptions;
 use crate::transport::security::Wanted;
 
 /// One server: its address, and what calls need to know about it.
@@ -34,6 +35,8 @@ pub struct Endpoint {
     authority: Option<String>,
     metadata: Arc<BTreeMap<String, String>>,
     security: Wanted,
+    health_service: Option<String>,
+    unix: Option<UnixOptions>,
 }
 
 /// What tells endpoints apart: a new key is a new endpoint, with connections of its own.
@@ -42,6 +45,7 @@ pub(crate) struct Key {
     pub(crate) address: Address,
     pub(crate) authority: Authority,
     pub(crate) security: Wanted,
+    pub(crate) unix: Option<UnixOptions>,
 }
 
 impl Endpoint {
@@ -80,6 +84,8 @@ impl Endpoint {
             authority: None,
             metadata: Arc::default(),
             security: Wanted::default(),
+            health_service: None,
+            unix: None,
         }
     }
 
@@ -99,6 +105,14 @@ impl Endpoint {
         self
     }
 
+    /// What must be true of its Unix socket, whatever the [channel's options](crate::Connector::unix_options) are. Without
+    /// effect on a TCP server.
+    #[must_use]
+    pub fn unix_options(mut self, options: UnixOptions) -> Self {
+        self.unix = Some(options);
+        self
+    }
+
     /// The `:authority` of requests to it. Default: `host:port`, or `localhost` for Unix sockets.
     #[must_use]
     pub fn authority(mut self, authority: impl Into<String>) -> Self {
@@ -111,6 +125,21 @@ impl Endpoint {
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
         self
+    }
+
+    /// The service that health checks of this endpoint ask for (`grpc.health.v1`). Default: none of its own.
+    ///
+    /// It tells no endpoints apart: a new name replaces the old one, and connections stay.
+    #[must_use]
+    pub fn health_service(mut self, name: impl Into<String>) -> Self {
+        self.health_service = Some(name.into());
+        self
+    }
+
+    /// The name that was given to [`health_service`](Self::health_service).
+    #[must_use]
+    pub fn health_service_name(&self) -> Option<&str> {
+        self.health_service.as_deref()
     }
 
     /// Its address.
@@ -136,18 +165,22 @@ impl Endpoint {
 
     /// # Errors
     ///
-    /// A configuration error if the address or the authority is wrong.
+    /// A configuration error if the address, the authority or the Unix options are wrong.
     pub(crate) fn key(&self) -> Result<Key, Error> {
         let address = self
             .address
             .clone()
             .map_err(|problem| Error::config("endpoint", problem.to_string()).because(problem))?;
+        if let Some(Err((field, problem))) = self.unix.as_ref().map(UnixOptions::validate) {
+            return Err(Error::config(&format!("endpoint.unix.{field}"), problem));
+        }
         let text = match &self.authority {
             Some(text) => text.clone(),
             None => address.authority(),
         };
         match Authority::from_str(&text) {
             Ok(authority) if !text.contains('@') => Ok(Key {
+                unix: self.unix.clone().filter(|_| address.is_unix()),
                 address,
                 authority,
                 security: self.security.clone(),
@@ -179,5 +212,20 @@ impl fmt::Display for Endpoint {
             Ok(address) => address.fmt(f),
             Err(_) => f.write_str("(invalid address)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_health_checks_ask_for_makes_no_other_endpoint() {
+        let plain = Endpoint::unix("/run/app/plugin.sock");
+        assert_eq!(plain.health_service_name(), None);
+        let named = plain.clone().health_service("plugin");
+        assert_eq!(named.health_service_name(), Some("plugin"));
+        assert_ne!(plain, named);
+        assert_eq!(plain.key().unwrap(), named.key().unwrap());
     }
 }

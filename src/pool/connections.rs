@@ -16,7 +16,7 @@ use crate::time::Instant;
 use crate::transport::connection::{
     Connection, End, Http2Options, Keepalive, KeepaliveState, Observer,
 };
-use crate::transport::dial::Dial;
+use crate::transport::dial::{Dial, UnixOptions};
 use crate::transport::security::{PeerIdentity, Security, TlsSettings};
 #[cfg(feature = "__tls")]
 use crate::transport::tls::Certificate;
@@ -35,6 +35,8 @@ pub(crate) struct PoolContext {
     pub(crate) http2: Http2Options,
     pub(crate) keepalive: Keepalive,
     pub(crate) dialer: Arc<dyn Dial>,
+    /// Of endpoints that have none of their own.
+    pub(crate) unix: UnixOptions,
     pub(crate) tasks: Tasks,
     /// Notified whenever a pool's state changes.
     pub(crate) flips: Arc<Notify>,
@@ -130,7 +132,12 @@ pub(crate) struct PoolStatus {
 
 impl Pool {
     /// Makes the pool and starts to dial.
-    pub(crate) fn start(address: Address, security: Security, context: &PoolContext) -> Arc<Self> {
+    pub(crate) fn start(
+        address: Address,
+        unix_options: &UnixOptions,
+        security: Security,
+        context: &PoolContext,
+    ) -> Arc<Self> {
         let options = context.options.clone();
         let unix = address.is_unix();
         let pool = Arc::new_cyclic(|this: &Weak<Self>| {
@@ -139,6 +146,7 @@ impl Pool {
                 timeout: options.connect_timeout_for(unix),
                 address,
                 dialer: Arc::clone(&context.dialer),
+                unix: unix_options.clone(),
                 security,
                 http2: context.http2.clone(),
                 keepalive: KeepaliveState::new(&context.keepalive, unix),

@@ -12,7 +12,7 @@ use crate::error::{Delivery, Error, Kind, Stage};
 use crate::task::Tasks;
 use crate::time::Instant;
 use crate::transport::connection::{Connection, Http2Options, KeepaliveState, Observer};
-use crate::transport::dial::Dial;
+use crate::transport::dial::{Dial, UnixOptions, dial_checked};
 use crate::transport::security::{PeerIdentity, Security};
 
 /// Makes the connections of one endpoint.
@@ -20,6 +20,7 @@ use crate::transport::security::{PeerIdentity, Security};
 pub(super) struct Manager {
     pub(super) address: Address,
     pub(super) dialer: Arc<dyn Dial>,
+    pub(super) unix: UnixOptions,
     pub(super) security: Security,
     pub(super) http2: Http2Options,
     pub(super) keepalive: Arc<KeepaliveState>,
@@ -54,7 +55,8 @@ impl managed::Manager for Manager {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let progress = AtomicU8::new(CONNECTING);
         let establish = async {
-            let io = self.dialer.dial(&self.address).await.map_err(|error| {
+            let dialled = dial_checked(&*self.dialer, &self.address, &self.unix).await;
+            let io = dialled.map_err(|error| {
                 Error::new(
                     Kind::Connect,
                     Code::Unavailable,

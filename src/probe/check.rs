@@ -108,7 +108,8 @@ impl HealthCheck {
     }
 
     /// The service whose health is asked for, as the server has registered it. Default: the empty name, which is the
-    /// server as a whole. Of gRPC's health service only.
+    /// server as a whole. An endpoint's own name ([`Endpoint::health_service`](crate::Endpoint::health_service)) goes
+    /// before it. Of gRPC's health service only.
     pub fn service(mut self, name: impl Into<String>) -> Self {
         self.service = name.into();
         self

@@ -137,7 +137,11 @@ fn patient(
             address: member.endpoint.address().ok()?.clone(),
             metadata: Arc::clone(member.endpoint.facts()),
         },
-        service: means.check.service.as_str().into(),
+        service: member
+            .endpoint
+            .health_service_name()
+            .unwrap_or(&means.check.service)
+            .into(),
         told: Arc::clone(told),
         means: Arc::clone(means),
     })

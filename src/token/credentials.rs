@@ -14,12 +14,14 @@ use super::{Token, TokenFuture, TokenSource};
 
 /// The token that a channel's calls carry, as `authorization: Bearer …`.
 ///
-/// A call that has an `authorization` header of its own keeps that. The token goes over encrypted connections and Unix
-/// sockets only, unless [`allow_plaintext`](Self::allow_plaintext) says otherwise; it is marked as sensitive, so that it
-/// enters no HPACK table and no log of headers.
+/// A call that has an `authorization` header of its own keeps that, and it goes wherever the call does. The token goes over
+/// encrypted connections and Unix sockets only, unless [`allow_plaintext`](Self::allow_plaintext) says otherwise. Both are
+/// marked as sensitive, so that they enter no HPACK table and no log of headers.
 ///
 /// When a server answers `UNAUTHENTICATED`, the token is dropped, and the call is made once more with a new one; then the
-/// answer is the caller's. A token that can't be replaced is not tried again.
+/// answer is the caller's. Where a response has begun before the refusal, where a gateway refuses with HTTP's 401, and on
+/// pinned connections, the next call has the new one. A token that can't be replaced is not tried again. A server that
+/// refuses every token costs five exchanges, then one a second; calls have its answer meanwhile.
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,7 +58,7 @@ impl Credentials {
     /// What is in this file, of at most 64 KiB, without white space around it. It is read again every 10 s, and when a
     /// server refuses what was in it. Kubernetes replaces such files.
     pub fn token_file(path: impl Into<PathBuf>) -> Self {
-        Self::source(TokenFile(path.into()))
+        Self::source(TokenFile::new(path.into()))
     }
 
     /// What this function brings: from an identity provider, for an API key, or from a vault. One call of it is under way

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Code;
 
+use crate::bucket::Bucket;
 use crate::error::{Error, Kind, Stage};
 use crate::lock::lock;
+use crate::secret;
 use crate::task::Tasks;
 use crate::time::Instant;
 
@@ -37,26 +39,36 @@ pub(crate) struct Held {
 }
 
 /// The exchange under way, and the last one that failed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Exchange {
     running: Option<watch::Receiver<Progress>>,
     /// Until when calls get the same answer without asking.
-    failed: Option<(Instant, Arc<dyn StdError + Send + Sync>)>,
+    failed: Option<(Instant, Problem)>,
+    /// How many more tokens may be dropped because a server refused them.
+    refusals: Bucket,
 }
 
+type Problem = Arc<dyn StdError + Send + Sync>;
+
 /// How an exchange stands: `None` while it runs.
-type Progress = Option<Result<Arc<Held>, Arc<dyn StdError + Send + Sync>>>;
+type Progress = Option<Result<Arc<Held>, Problem>>;
 
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
 /// A source that fails is not asked by each call anew.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Nor is one whose tokens are all refused: so many at once, and then one in each interval.
+const REFUSALS: (u32, Duration) = (5, Duration::from_secs(1));
 
 impl TokenHolder {
     pub(crate) fn new(credentials: Credentials, tasks: Tasks) -> Arc<Self> {
         Arc::new(Self {
             credentials,
             current: ArcSwapOption::empty(),
-            exchange: Mutex::default(),
+            exchange: Mutex::new(Exchange {
+                running: None,
+                failed: None,
+                refusals: Bucket::new(REFUSALS.0, REFUSALS.1, Instant::now()),
+            }),
             tasks,
         })
     }
@@ -77,9 +89,9 @@ impl TokenHolder {
     pub(crate) async fn get(self: &Arc<Self>) -> Result<Arc<Held>, Error> {
         let now = Instant::now();
         if let Some(held) = self.current.load_full()
-            && held.expires_at.is_none_or(|at| at > now)
+            && !held.has_expired(now)
         {
-            if held.renew_at.is_some_and(|at| at <= now) {
+            if held.is_due(now) {
                 // What comes of it is for the calls to come.
                 let _ = self.exchanging(now);
             }
@@ -104,10 +116,16 @@ impl TokenHolder {
         if !self.credentials.renewable {
             return false;
         }
+        let mut exchange = lock(&self.exchange);
         // Unless another call has seen to it: that one's successor is not to go, too.
         let current = self.current.load();
         if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, held)) {
-            self.current.compare_and_swap(&*current, None);
+            let now = Instant::now();
+            if exchange.refusals.ready(now) > now {
+                return false;
+            }
+            exchange.refusals.take(now);
+            self.current.store(None);
         }
         true
     }
@@ -118,38 +136,83 @@ impl TokenHolder {
         if let Some(running) = &exchange.running {
             return Ok(running.clone());
         }
-        if let Some((until, error)) = &exchange.failed
-            && *until > now
-        {
-            return Err(failed(error));
+        // One that has ended since the caller looked.
+        if let Some(held) = self.current.load_full().filter(|it| !it.is_due(now)) {
+            return Ok(watch::channel(Some(Ok(held))).1);
+        }
+        let rests = exchange.failed.clone().filter(|(until, _)| *until > now);
+        if let Some((_, problem)) = rests {
+            // Which others' code puts into words, so not under the lock.
+            drop(exchange);
+            return Err(failed(&problem));
         }
         let (progress, running) = watch::channel(None);
         exchange.running = Some(running.clone());
         drop(exchange);
-        let holder = Arc::clone(self);
+        let unfinished = Unfinished {
+            holder: Arc::clone(self),
+            progress,
+        };
         self.tasks.spawn(async move {
-            let asked = timeout(EXCHANGE_LIMIT, holder.credentials.source.token()).await;
+            let source = &unfinished.holder.credentials.source;
+            let asked = timeout(EXCHANGE_LIMIT, source.token()).await;
             let asked = asked
                 .unwrap_or_else(|_| Err(format!("it took longer than {EXCHANGE_LIMIT:?}").into()));
             let held = asked.and_then(|token| Ok(Arc::new(hold(&token, Instant::now())?)));
-            let held = held.map_err(Arc::from);
-            holder.finish(&held);
-            progress.send_replace(Some(held));
+            unfinished.finish(held.map_err(Arc::from));
         });
         Ok(running)
     }
+}
 
-    fn finish(&self, held: &Result<Arc<Held>, Arc<dyn StdError + Send + Sync>>) {
-        let mut exchange = lock(&self.exchange);
-        exchange.running = None;
-        exchange.failed = None;
-        match held {
-            Ok(held) => self.current.store(Some(Arc::clone(held))),
-            Err(error) => {
-                tracing::warn!(%error, "no token could be got");
-                exchange.failed = Some((Instant::now() + REST_AFTER_FAILURE, Arc::clone(error)));
-            }
+/// An exchange under way. However its task ends, the next call can begin another one.
+struct Unfinished {
+    holder: Arc<TokenHolder>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Unfinished {
+    fn finish(&self, held: Result<Arc<Held>, Problem>) {
+        if let Err(error) = &held {
+            tracing::warn!(%error, "no token could be got");
         }
+        let until = Instant::now() + REST_AFTER_FAILURE;
+        let failed = held.as_ref().err().map(|it| (until, Arc::clone(it)));
+        let before = {
+            let mut exchange = lock(&self.holder.exchange);
+            if let Ok(held) = &held {
+                self.holder.current.store(Some(Arc::clone(held)));
+            }
+            exchange.running = None;
+            std::mem::replace(&mut exchange.failed, failed)
+        };
+        drop(before);
+        self.progress.send_replace(Some(held));
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.progress.borrow().is_some() {
+            return;
+        }
+        if std::thread::panicking() {
+            self.finish(Err(Arc::from(Box::from("its source panicked"))));
+        } else {
+            // The channel is gone: whoever waits learns that from the sender's end.
+            lock(&self.holder.exchange).running = None;
+        }
+    }
+}
+
+impl Held {
+    /// Whether another one is to be asked for.
+    fn is_due(&self, now: Instant) -> bool {
+        self.renew_at.is_some_and(|at| at <= now) || self.has_expired(now)
+    }
+
+    fn has_expired(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
     }
 }
 
@@ -173,21 +236,10 @@ fn hold(token: &Token, now: Instant) -> Result<Held, &'static str> {
 ///
 /// What is wrong with the token, without showing it.
 pub(super) fn header(token: &Token) -> Result<HeaderValue, &'static str> {
-    let text = token.text.expose();
-    if text.is_empty() {
-        return Err("the token is empty");
-    }
-    // RFC 6750 allows less; others' tokens are their business, as long as they are no second header.
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("the token has a space, a line break or another character that no token has");
-    }
-    let value = HeaderValue::try_from(format!("Bearer {text}"));
-    let mut value = value.map_err(|_| "the token can't be sent in a header")?;
-    value.set_sensitive(true);
-    Ok(value)
+    secret::header("Bearer ", token.text.expose())
 }
 
-fn failed(cause: &Arc<dyn StdError + Send + Sync>) -> Error {
+fn failed(cause: &Problem) -> Error {
     let message = format!("no token could be got for the call: {cause}");
     Error::new(Kind::Token, Code::Unauthenticated, message)
         .in_stage(Stage::Pick)
@@ -196,7 +248,7 @@ fn failed(cause: &Arc<dyn StdError + Send + Sync>) -> Error {
 
 /// One error for all who waited for it.
 #[derive(Debug)]
-struct Cause(Arc<dyn StdError + Send + Sync>);
+struct Cause(Problem);
 
 impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -207,5 +259,112 @@ impl std::fmt::Display for Cause {
 impl StdError for Cause {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_looked_before_an_exchange_ended_asks_for_no_other() {
+        let (holder, count) = scripted(|_| async { Ok(Token::new("t")) });
+        let held = holder.get().await.unwrap();
+        // It had found no token, and is late.
+        let mut late = holder.exchanging(Instant::now()).unwrap();
+        let found = late.wait_for(Option::is_some).await.unwrap().clone();
+        assert!(Arc::ptr_eq(&held, &found.unwrap().unwrap()));
+        assert_eq!(count.load(SeqCst), 1);
+    }
+
+    /// A holder whose nth exchange does what a function says, and the exchanges so far.
+    fn scripted<Fut>(
+        script: impl Fn(u64) -> Fut + Send + Sync + 'static,
+    ) -> (Arc<TokenHolder>, Arc<AtomicU64>)
+    where
+        Fut: Future<Output = Result<Token, Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
+        let count = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&count);
+        let credentials = Credentials::exchange(move || script(counter.fetch_add(1, SeqCst) + 1));
+        let tasks = Tasks::new().unwrap();
+        (TokenHolder::new(credentials, tasks), count)
+    }
+
+    const LIFETIME: Duration = Duration::from_secs(100);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_fails_leaves_the_token_in_use_until_it_expires() {
+        let (holder, count) = scripted(|nth| async move {
+            match nth {
+                1 | 4 => Ok(Token::new(format!("t{nth}")).expires_in(LIFETIME)),
+                _ => Err("the provider is down".into()),
+            }
+        });
+        let first = holder.get().await.unwrap();
+        tokio::time::advance(LIFETIME - 3 * SECOND).await;
+        for exchanges in [2, 3] {
+            // Until the failure is known, and after it, within its rest.
+            for _ in 0..10 {
+                assert!(Arc::ptr_eq(&first, &holder.get().await.unwrap()));
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(count.load(SeqCst), exchanges);
+            tokio::time::advance(REST_AFTER_FAILURE).await;
+        }
+        tokio::time::advance(SECOND).await;
+        assert_eq!(holder.get().await.unwrap().value, "Bearer t4");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_hangs_is_given_up() {
+        let (holder, count) = scripted(|nth| async move {
+            match nth {
+                2 => std::future::pending().await,
+                _ => Ok(Token::new(format!("t{nth}")).expires_in(LIFETIME)),
+            }
+        });
+        holder.get().await.unwrap();
+        tokio::time::advance(LIFETIME).await;
+        let start = Instant::now();
+        let error = holder.get().await.unwrap_err();
+        assert!(error.to_string().contains("longer than 10s"), "{error}");
+        assert_eq!(start.elapsed().as_secs(), EXCHANGE_LIMIT.as_secs());
+        tokio::time::advance(REST_AFTER_FAILURE).await;
+        assert_eq!(holder.get().await.unwrap().value, "Bearer t3");
+        assert_eq!(count.load(SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_paid_for_once_each_and_have_a_limit() {
+        let (holder, count) = scripted(|_| async { Ok(Token::new("t")) });
+        for exchanges in 1..=u64::from(REFUSALS.0) {
+            let held = holder.get().await.unwrap();
+            assert_eq!(count.load(SeqCst), exchanges);
+            // However many calls had it.
+            for _ in 0..10 {
+                assert!(holder.refused(&held));
+            }
+        }
+        let held = holder.get().await.unwrap();
+        assert!(!holder.refused(&held), "the bucket is empty");
+        assert!(Arc::ptr_eq(&held, &holder.get().await.unwrap()));
+        tokio::time::advance(REFUSALS.1).await;
+        assert!(holder.refused(&held));
+        assert!(!Arc::ptr_eq(&held, &holder.get().await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn an_exchange_that_the_channels_end_cuts_leaves_nobody_waiting() {
+        let (holder, _) = scripted(|_| std::future::pending());
+        let waiting = holder.exchanging(Instant::now()).unwrap();
+        tokio::task::yield_now().await;
+        holder.tasks.cancel();
+        assert_eq!(holder.get().await.unwrap_err().kind(), Kind::Closed);
+        drop(waiting);
+        assert!(lock(&holder.exchange).running.is_none());
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `server` | the process: started, asked what it counted, ended |
 //! | `server.py` | what runs in it, with `echo.py`, `interop.py` and `wire.py` |
+//! | `plugin`, `plugin.py` | a plugin of go-plugin's kind: pyvider-rpcplugin, over the same core |
 //! | `requirements.txt` | the packages it needs; `scripts/foreign-python` fetches them |
 
 #![allow(
@@ -16,4 +17,5 @@
     reason = "as in `support`: each test compiles this anew and uses a part of it"
 )]
 
+pub mod plugin;
 pub mod server;

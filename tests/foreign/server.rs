@@ -15,10 +15,10 @@ use trunkline_proto::foreign::{Call, CallsRequest, HandledReply, HandledRequest}
 use crate::support::wait::wait_until;
 
 /// How long Python may take to start on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long it may take to end; its calls have one second of it.
-const END_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running server. Dropping it kills the process and waits for its end; should the test itself be killed, the server
 /// ends because its input does.
@@ -142,7 +142,7 @@ fn connect(uri: &str) -> Channel {
 }
 
 /// Where `scripts/foreign-python` puts it: beside Cargo's directory for the files of tests.
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     let files = Path::new(env!("CARGO_TARGET_TMPDIR"));
     files.with_file_name("foreign-python").join("bin/python")
 }

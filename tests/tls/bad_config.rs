@@ -213,10 +213,18 @@ async fn identities_that_do_not_fit() {
         .expired_days_ago(2)
         .finish();
     let (chain, key) = old.write(&files.0.path(""), "expired");
-    let expired = "the certificate of CN=shop has expired (-3 days left)";
+    let expired = "the certificate of CN=shop can't be used: it expired 2 days ago";
     rejected(
         &with(&chain, &key),
         &["tls.identity: ", chain.to_str().unwrap(), expired],
+    );
+    let early = authority.issue().subject("shop").valid_in_days(3).finish();
+    let (chain, key) = early.write(&files.0.path(""), "early");
+    let unborn =
+        "the certificate of CN=shop can't be used: it is valid only from 3 days from now on";
+    rejected(
+        &with(&chain, &key),
+        &["tls.identity: ", chain.to_str().unwrap(), unborn],
     );
     leaks.finish().await;
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::KeyPair;
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
@@ -91,8 +91,13 @@ impl Identity {
 
     /// For a server. Whether the key belongs to the certificate is not checked.
     pub fn certified(&self) -> Arc<CertifiedKey> {
-        let key = ring::sign::any_supported_type(&self.key_der()).unwrap();
-        Arc::new(CertifiedKey::new(self.chain.clone(), key))
+        self.certified_by(&ring::default_provider())
+    }
+
+    /// The same with other cryptography than ring's.
+    pub fn certified_by(&self, provider: &CryptoProvider) -> Arc<CertifiedKey> {
+        let key = provider.key_provider.load_private_key(self.key_der());
+        Arc::new(CertifiedKey::new(self.chain.clone(), key.unwrap()))
     }
 
     /// For a client.

@@ -9,6 +9,7 @@
 //! | `log` | what the thread of a test logs |
 //! | `memory` | that of the process, from `rows` |
 //! | `mute` | in place of it: a server that stalls, or speaks something else |
+//! | `only` | a server's rule: this client and no other |
 //! | `openssl` | the program of that name, where there is one |
 //! | `seen` | what such a server saw: records, handshakes, certificates of clients |
 //! | `tapped` | a stream that tells TLS records from anything else |
@@ -35,6 +36,7 @@ pub mod log;
 #[path = "../rows/memory.rs"]
 pub mod memory;
 pub mod mute;
+pub mod only;
 pub mod openssl;
 pub mod seen;
 pub mod serve;

@@ -236,7 +236,7 @@ async fn bad_files_change_nothing_and_are_told_of() {
         (
             &|| drop(expired.write(&files.path(""), "tls")),
             &chain,
-            "CN=shop has expired (-3 days left)",
+            "CN=shop can't be used: it expired 2 days ago",
         ),
         (
             &|| fs::write(&ca, "-----BEGIN CERTIFICATE-----\n").unwrap(),

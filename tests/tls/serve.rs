@@ -23,6 +23,9 @@ use crate::support::echo::EchoService;
 use crate::support::journal::{ConnectionMark, Journal};
 use crate::support::net::{BoundListener, Listener};
 
+/// More than tonic takes of itself.
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+
 /// Serves until it is dropped.
 pub(super) async fn serve(
     listener: BoundListener,
@@ -43,9 +46,10 @@ pub(super) async fn serve(
         seen.request(&request);
         request
     });
+    let service = EchoServerService::new(service).max_decoding_message_size(MAX_MESSAGE);
     let serving = Server::builder()
         .layer(noting)
-        .add_service(EchoServerService::new(service))
+        .add_service(service)
         .serve_with_incoming(ReceiverStream::new(receive));
     tokio::select! {
         () = accepting => {}

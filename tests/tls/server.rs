@@ -16,6 +16,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::authority::Authority;
 use super::identity::Identity;
+use super::only::OnlyClient;
 use super::seen::Seen;
 use super::serve::serve;
 use crate::support::behaviour::Behaviour;
@@ -39,9 +40,19 @@ pub struct TlsServer {
 impl TlsServer {
     /// Options first, then [`tcp`](TlsServerBuilder::tcp) or [`unix`](TlsServerBuilder::unix).
     pub fn builder(name: &str, identity: &Identity) -> TlsServerBuilder {
+        Self::builder_with(name, identity, ring::default_provider())
+    }
+
+    /// The same with other cryptography than ring's.
+    pub fn builder_with(
+        name: &str,
+        identity: &Identity,
+        provider: CryptoProvider,
+    ) -> TlsServerBuilder {
         TlsServerBuilder {
             name: name.into(),
-            certificate: identity.certified(),
+            certificate: identity.certified_by(&provider),
+            provider,
             clients: None,
             alpn: vec![b"h2".to_vec()],
             versions: vec![&TLS12, &TLS13],
@@ -111,8 +122,8 @@ impl Drop for TlsServer {
 pub struct TlsServerBuilder {
     name: Arc<str>,
     certificate: Arc<CertifiedKey>,
-    /// Whose certificates clients may have, and whether they must have one.
-    clients: Option<(CertificateDer<'static>, bool)>,
+    provider: CryptoProvider,
+    clients: Option<Clients>,
     alpn: Vec<Vec<u8>>,
     versions: Vec<&'static SupportedProtocolVersion>,
     suites: Vec<String>,
@@ -122,13 +133,20 @@ pub struct TlsServerBuilder {
 impl TlsServerBuilder {
     /// Clients must show a certificate of this authority. Default: they are not asked.
     pub fn requires_clients_of(mut self, authority: &Authority) -> Self {
-        self.clients = Some((root(authority), true));
+        self.clients = Some(Clients::Of(root(authority), true));
         self
     }
 
     /// Clients are asked for a certificate of this authority, and may have none.
     pub fn asks_clients_of(mut self, authority: &Authority) -> Self {
-        self.clients = Some((root(authority), false));
+        self.clients = Some(Clients::Of(root(authority), false));
+        self
+    }
+
+    /// Clients must show this certificate (PEM), whatever it says, as a plugin that was given it in its environment wants.
+    pub fn requires_client(mut self, pem: &str) -> Self {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes());
+        self.clients = Some(Clients::Only(der.unwrap()));
         self
     }
 
@@ -194,7 +212,7 @@ impl TlsServerBuilder {
     }
 
     fn config(&self, certificate: Arc<Swapped>) -> ServerConfig {
-        let mut provider: CryptoProvider = ring::default_provider();
+        let mut provider = self.provider.clone();
         if !self.suites.is_empty() {
             let chosen = |suite: &rustls::SupportedCipherSuite| {
                 self.suites.contains(&format!("{:?}", suite.suite()))
@@ -207,7 +225,11 @@ impl TlsServerBuilder {
             .unwrap();
         let builder = match &self.clients {
             None => builder.with_no_client_auth(),
-            Some((root, required)) => {
+            Some(Clients::Only(der)) => {
+                let only = OnlyClient::new(der.clone(), &provider);
+                builder.with_client_cert_verifier(Arc::new(only))
+            }
+            Some(Clients::Of(root, required)) => {
                 let mut roots = RootCertStore::empty();
                 roots.add(root.clone()).unwrap();
                 let verifier =
@@ -227,6 +249,14 @@ impl TlsServerBuilder {
         }
         config
     }
+}
+
+/// The certificates that clients must have.
+#[derive(Clone, Debug)]
+enum Clients {
+    /// Those of this root, or none, unless it is required.
+    Of(CertificateDer<'static>, bool),
+    Only(CertificateDer<'static>),
 }
 
 /// The certificate of the next handshake.

@@ -2,16 +2,17 @@
 
 use std::net::Ipv4Addr;
 
-use trunkline::{Connector, Endpoint, PoolOptions, Tls, TlsVersion};
+use trunkline::{Certificate, Connector, Endpoint, PoolOptions, Tls, TlsVersion};
 
 use crate::client::calls::unary;
 use crate::support::leak::LeakCheck;
 use crate::support::scratch::Scratch;
 use crate::support::server::EchoServer;
 use crate::tls::authority::Authority;
+use crate::tls::identity::pem;
 use crate::tls::server::{TlsServer, TlsServerBuilder};
 
-use super::connected::{Leads, connected, works};
+use super::connected::{Leads, connected, says, works};
 
 #[tokio::test]
 async fn https_is_encrypted_and_says_so() {
@@ -147,6 +148,7 @@ async fn both_sides_show_their_certificates() {
         assert_eq!(peer.sans, names);
         assert_eq!(peer.days_left(), 20);
         assert!(peer.not_before < peer.not_after);
+        assert_eq!(peer.chain, []);
         let identity = status.identity.unwrap();
         assert_eq!((&*identity.subject, identity.days_left()), ("CN=shop", 40));
         assert_eq!(identity.serial, own.serial_text());
@@ -327,5 +329,55 @@ async fn names_come_from_the_address_or_the_options() {
     let last = server.seen().handshakes().pop().unwrap();
     assert_eq!(last.server_name.as_deref(), Some("payments.internal"));
     drop(server);
+    leaks.finish().await;
+}
+
+/// What came along with a certificate is shown with it; and what is in a file can be looked at without a connection.
+#[tokio::test]
+async fn chains_are_shown() {
+    let leaks = LeakCheck::start().await;
+    let (authority, clients) = (Authority::new("root"), Authority::new("clients"));
+    let region = authority.intermediate("continent").intermediate("region");
+    let identity = region.issue().subject("payments").loopback().finish();
+    let own = clients.intermediate("team").issue().for_clients().finish();
+    let server = TlsServer::builder("a", &identity)
+        .requires_clients_of(&clients)
+        .tcp();
+    let tls = Tls::new()
+        .ca_pem(authority.pem())
+        .identity_pem(own.chain_pem(), own.key_pem());
+    let channel = connected(Connector::target(server.uri()).tls(tls)).await;
+    let status = channel.status().endpoints.remove(0);
+    let (peer, identity_shown) = (status.peer.unwrap(), status.identity.unwrap());
+    let subjects = |chain: &[Certificate]| -> Vec<_> {
+        assert!(chain.iter().all(|it| it.chain.is_empty()));
+        chain.iter().map(|it| it.subject.clone()).collect()
+    };
+    assert_eq!(peer.subject, "CN=payments");
+    assert_eq!(subjects(&peer.chain), ["CN=region", "CN=continent"]);
+    assert_eq!(subjects(&identity_shown.chain), ["CN=team"]);
+
+    let read = Certificate::from_pem(identity.chain_pem() + &authority.pem()).unwrap();
+    let all = ["CN=payments", "CN=region", "CN=continent", "CN=root"];
+    assert_eq!(subjects(&read), all);
+    assert_eq!(read[1..3], peer.chain);
+    assert_eq!(read[0].serial, peer.serial);
+    for (text, problem) in [
+        (String::new(), "certificate: it is empty"),
+        (own.key_pem(), "it has a private key and no certificate"),
+        (
+            authority.pem().replace("END", "AND"),
+            "a section has no end",
+        ),
+        (
+            pem("CERTIFICATE", b"nothing"),
+            "a certificate in it can't be read",
+        ),
+    ] {
+        let error = Certificate::from_pem(text).unwrap_err();
+        assert!(error.is_config());
+        says(&error.to_string(), &["certificate: ", problem]);
+    }
+    drop((channel, server));
     leaks.finish().await;
 }

@@ -7,11 +7,11 @@ use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use tokio::time::sleep_until;
 
+use crate::bucket::Bucket;
 use crate::time::Instant;
 use crate::transport::security::Security;
 
 use super::Consistency;
-use super::bucket::Bucket;
 use super::error::QueryError;
 use super::http::{AgentConnection, Reply};
 use super::index::Index;

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
+
+use crate::small_file;
 
 use super::instance::Instance;
 
@@ -115,13 +117,7 @@ impl Drop for Temporary {
 }
 
 async fn read(path: &Path) -> io::Result<Content> {
-    // Opening a pipe would wait for its writer.
-    if !tokio::fs::metadata(path).await?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut text = Vec::new();
-    let file = tokio::fs::File::open(path).await?;
-    file.take(MAX_FILE).read_to_end(&mut text).await?;
+    let text = small_file::read(path, MAX_FILE).await?;
     Ok(serde_json::from_slice(&text)?)
 }
 

@@ -10,13 +10,12 @@
 //! | `registry` | the watches of the process |
 //! | `watch` | the loop: back off, publish, keep a sign of life |
 //! | `asker` | one query after the other |
-//! | `index`, `bucket`, `guard` | its rules: what to wait for, how often, what to ask twice |
+//! | `index`, `guard` | its rules: what to wait for, what to ask twice |
 //! | `query`, `token`, `http`, `error` | one query: path, header, connection, what went wrong |
 //! | `wire`, `instance`, `problems` | an answer: from bytes to instances to endpoints, and what is wrong with it |
 //! | `cache` | the last good answer on disk |
 
 mod asker;
-mod bucket;
 mod cache;
 mod checks;
 mod datacenters;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::address::Address;
+use crate::bucket::Bucket;
 use crate::lock::lock;
 use crate::retry::Backoff;
 use crate::time::Instant;
@@ -16,7 +17,6 @@ use crate::time::Instant;
 use crate::transport::tls::Tls;
 
 use super::asker::{Asker, cached, longest_query};
-use super::bucket::Bucket;
 use super::cache::Cache;
 use super::error::QueryError;
 use super::guard::Guard;

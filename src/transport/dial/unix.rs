@@ -42,7 +42,7 @@ pub(super) async fn connect(address: &UnixAddress) -> io::Result<UnixStream> {
 }
 
 /// Says in words what the kernel's error means for a Unix socket.
-fn explain(cause: io::Error, path: Option<&Path>) -> io::Error {
+pub(super) fn explain(cause: io::Error, path: Option<&Path>) -> io::Error {
     let (kind, problem) = match cause.kind() {
         io::ErrorKind::NotFound => (
             io::ErrorKind::NotFound,
@@ -75,7 +75,7 @@ fn file_type(path: &Path) -> Option<FileType> {
     fs::metadata(path).ok().map(|metadata| metadata.file_type())
 }
 
-fn describe(other: FileType) -> &'static str {
+pub(super) fn describe(other: FileType) -> &'static str {
     if other.is_dir() {
         "the path is a directory, not a socket"
     } else if other.is_file() {

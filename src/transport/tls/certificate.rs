@@ -8,8 +8,16 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::error::Error;
+
+use super::files::Files;
+use super::pem::{self, Pem};
+
+const DAY: u64 = 24 * 60 * 60;
 
 /// A certificate, as far as people ask about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +35,10 @@ pub struct Certificate {
     pub not_before: SystemTime,
     /// Until when.
     pub not_after: SystemTime,
+    /// What came along with it, in the order in which it was sent or read: the certificates of its issuers, as far as
+    /// they can be read. Nobody has checked here that they belong together. Empty for these themselves, and for a
+    /// certificate that was read alone.
+    pub chain: Vec<Certificate>,
 }
 
 impl Certificate {
@@ -46,6 +58,30 @@ impl Certificate {
             sans: sans.filter_map(name).collect(),
             not_before: at(validity.not_before.timestamp()),
             not_after: at(validity.not_after.timestamp()),
+            chain: Vec::new(),
+        })
+    }
+
+    /// Reads all certificates of a PEM text, in their order: those of a file of authorities, or of an identity.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error, if there is none in it, or one that can't be read.
+    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Vec<Self>, Error> {
+        let bad = |problem: String| Error::config("certificate", problem);
+        let pem = Pem::bytes(pem::checked(Ok(pem.as_ref().to_vec())).map_err(bad)?);
+        let ders = pem.certificates(&Files::default()).map_err(bad)?;
+        let all: Option<Vec<_>> = ders.iter().map(|der| Self::from_der(der)).collect();
+        all.ok_or_else(|| bad(pem.named("a certificate in it can't be read")))
+    }
+
+    /// The first of these, with the others as its chain. `None` if that one can't be read.
+    pub(super) fn of_chain(ders: &[CertificateDer<'_>]) -> Option<Self> {
+        let (own, issuers) = ders.split_first()?;
+        let chain = issuers.iter().filter_map(|der| Self::from_der(der));
+        Some(Self {
+            chain: chain.collect(),
+            ..Self::from_der(own)?
         })
     }
 
@@ -55,18 +91,29 @@ impl Certificate {
         self.not_after.duration_since(now).ok()
     }
 
-    /// The same in whole days, as of now; negative once it has expired.
+    /// The same in whole days, as of now: 0 on the last day. Once it has expired, the whole days since then as a
+    /// negative number, and -1 already during the first of them: what is not negative is still valid.
     #[must_use]
     pub fn days_left(&self) -> i64 {
-        const DAY: u64 = 24 * 60 * 60;
-        match self.not_after.duration_since(SystemTime::now()) {
-            Ok(left) => i64::try_from(left.as_secs() / DAY).unwrap_or(i64::MAX),
-            Err(over) => -i64::try_from(over.duration().as_secs() / DAY + 1).unwrap_or(i64::MAX),
+        self.days_left_at(SystemTime::now())
+    }
+
+    fn days_left_at(&self, now: SystemTime) -> i64 {
+        let days = |time: Duration| i64::try_from(time.as_secs() / DAY).unwrap_or(i64::MAX);
+        match self.not_after.duration_since(now) {
+            Ok(left) => days(left),
+            Err(over) => -days(over.duration()).max(1),
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.time_left(SystemTime::now()).is_none()
+    /// Why it can't be used now, if it can't.
+    pub(super) fn why_not_valid(&self) -> Option<String> {
+        let now = SystemTime::now();
+        if let Err(over) = self.not_after.duration_since(now) {
+            return Some(expired(over.duration()));
+        }
+        let early = now.duration_since(self.not_before).err()?;
+        Some(not_valid_yet(early.duration()))
     }
 
     pub(super) fn ends_within(&self, time: Duration) -> bool {
@@ -78,6 +125,33 @@ impl Certificate {
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} days left)", self.subject, self.days_left())
+    }
+}
+
+/// Whether the key of this certificate in DER is on the curve P-521 (RFC 5480, section 2.1.1.1).
+pub(super) fn has_p521_key(der: &[u8]) -> bool {
+    const P521: &str = "1.3.132.0.35";
+    X509Certificate::from_der(der).is_ok_and(|(_, read)| {
+        let curve = read.public_key().algorithm.parameters.as_ref();
+        let curve = curve.and_then(|it| it.as_oid().ok());
+        curve.is_some_and(|it| it.to_id_string() == P521)
+    })
+}
+
+/// How long ago it expired.
+pub(super) fn expired(since: Duration) -> String {
+    match since.as_secs() / DAY {
+        0 => "it has expired today".to_owned(),
+        1 => "it expired one day ago".to_owned(),
+        days => format!("it expired {days} days ago"),
+    }
+}
+
+/// In what time it begins to be valid.
+pub(super) fn not_valid_yet(until: Duration) -> String {
+    match until.as_secs().div_ceil(DAY) {
+        0 | 1 => "it is not valid yet, but will be within a day".to_owned(),
+        days => format!("it is valid only from {days} days from now on"),
     }
 }
 
@@ -120,4 +194,44 @@ pub(super) fn listed(names: &[String]) -> String {
         text.push_str("none");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_days_are_never_0_once_it_has_expired() {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 * DAY);
+        let certificate = Certificate {
+            subject: String::new(),
+            issuer: String::new(),
+            serial: String::new(),
+            sans: Vec::new(),
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: end,
+            chain: Vec::new(),
+        };
+        let hour = Duration::from_secs(60 * 60);
+        let cases = [
+            (49, 2),
+            (48, 2),
+            (24, 1),
+            (1, 0),
+            (0, 0),
+            (-1, -1),
+            (-24, -1),
+            (-47, -1),
+            (-48, -2),
+            (-49, -2),
+        ];
+        for (hours, days) in cases {
+            let now = match u32::try_from(hours) {
+                Ok(left) => end - hour * left,
+                Err(_) => end + hour * u32::try_from(-hours).unwrap(),
+            };
+            assert_eq!(certificate.days_left_at(now), days, "{hours} hours left");
+            assert_eq!(certificate.time_left(now).is_none(), days < 0, "{hours}");
+        }
+    }
 }

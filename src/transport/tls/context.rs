@@ -88,7 +88,7 @@ impl TlsContext {
 
     /// This side's own certificate.
     pub(crate) fn identity(&self) -> Option<Certificate> {
-        self.current.load().as_ref()?.identity.first().cloned()
+        self.current.load().as_ref()?.identity.clone()
     }
 
     /// The name that a server at this address must have.
@@ -138,7 +138,8 @@ impl TlsContext {
         let Some(material) = current.as_ref() else {
             return;
         };
-        for certificate in &material.identity {
+        let identity = material.identity.iter();
+        for certificate in identity.flat_map(|own| std::iter::once(own).chain(&own.chain)) {
             let soon = certificate.ends_within(self.tls.options.expiry_warning);
             if soon && lock(&self.warned).insert(certificate.serial.clone()) {
                 tracing::warn!(%certificate, "a certificate of this side is about to expire");

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use rustls::{
     AlertDescription, CertificateError, Error as TlsError, InvalidMessage, PeerIncompatible,
 };
 
+use super::certificate::{expired, listed, not_valid_yet};
 use super::provider::KNOWS_P521;
 
 /// Why a certificate was refused by rules of ours.
@@ -86,22 +89,13 @@ fn message_problem(problem: &InvalidMessage) -> String {
 }
 
 fn certificate_problem(problem: &CertificateError) -> String {
-    const DAY: u64 = 24 * 60 * 60;
+    let between = |from: &UnixTime, until: &UnixTime| {
+        Duration::from_secs(until.as_secs().saturating_sub(from.as_secs()))
+    };
     match problem {
-        CertificateError::ExpiredContext { time, not_after } => {
-            let seconds = time.as_secs().saturating_sub(not_after.as_secs());
-            match seconds / DAY {
-                0 => "it has expired today".to_owned(),
-                1 => "it expired one day ago".to_owned(),
-                days => format!("it expired {days} days ago"),
-            }
-        }
+        CertificateError::ExpiredContext { time, not_after } => expired(between(not_after, time)),
         CertificateError::NotValidYetContext { time, not_before } => {
-            let seconds = not_before.as_secs().saturating_sub(time.as_secs());
-            match seconds.div_ceil(DAY) {
-                0 | 1 => "it is valid only from tomorrow on".to_owned(),
-                days => format!("it is valid only from {days} days from now on"),
-            }
+            not_valid_yet(between(time, not_before))
         }
         CertificateError::Expired => "it has expired".to_owned(),
         CertificateError::NotValidYet => "it is not valid yet".to_owned(),
@@ -114,7 +108,7 @@ fn certificate_problem(problem: &CertificateError) -> String {
             expected,
             presented,
         } => {
-            let names = super::certificate::listed(presented);
+            let names = listed(presented);
             format!("it is not for {} but for {names}", expected.to_str())
         }
         CertificateError::NotValidForName => "it is for another name".to_owned(),

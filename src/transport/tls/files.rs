@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
-use tokio::io::AsyncReadExt as _;
+use crate::small_file;
 
 use super::pem;
 
@@ -17,15 +17,16 @@ pub(super) struct Files(BTreeMap<PathBuf, Result<Vec<u8>, String>>);
 impl Files {
     /// Reads the disk without telling the runtime, as making a channel may.
     pub(super) fn read_now<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Self {
-        Self(paths.map(|path| (path.clone(), pem::read(path))).collect())
+        let read = |path: &PathBuf| pem::checked(small_file::read_now(path, pem::MAX_BYTES));
+        Self(paths.map(|path| (path.clone(), read(path))).collect())
     }
 
     /// The same for a runtime. The caller limits the time.
     pub(super) async fn read(paths: Vec<PathBuf>) -> Self {
         let mut files = BTreeMap::new();
         for path in paths {
-            let text = read(&path).await;
-            files.insert(path, text);
+            let text = small_file::read(&path, pem::MAX_BYTES).await;
+            files.insert(path, pem::checked(text));
         }
         Self(files)
     }
@@ -44,24 +45,6 @@ impl Files {
         self.0.hash(&mut hasher);
         hasher.finish()
     }
-}
-
-/// As [`pem::read`]. A file may have become a pipe or a device: nothing would end the thread that waits for one, or the
-/// text of the other.
-async fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let kind = tokio::fs::metadata(path)
-        .await
-        .map_err(|error| error.to_string())?;
-    if !kind.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    let file = tokio::fs::File::open(path)
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut text = Vec::new();
-    let read = file.take(pem::MAX_BYTES + 1).read_to_end(&mut text).await;
-    read.map_err(|error| error.to_string())?;
-    pem::checked(text)
 }
 
 impl fmt::Debug for Files {

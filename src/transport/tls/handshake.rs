@@ -75,9 +75,7 @@ impl TlsContext {
         if self.protocol == Protocol::Http2 && session.alpn_protocol() != Some(b"h2") {
             return Err(refused(NO_H2));
         }
-        let peer = session
-            .peer_certificates()
-            .and_then(|chain| Certificate::from_der(chain.first()?));
+        let peer = session.peer_certificates().and_then(Certificate::of_chain);
         Ok(Encrypted {
             io: Box::new(Stream(stream)),
             peer,

@@ -21,8 +21,8 @@ use super::verifier::Verifier;
 #[derive(Clone, Debug)]
 pub(crate) struct Material {
     pub(super) config: Arc<ClientConfig>,
-    /// This side's chain, its own certificate first.
-    pub(super) identity: Vec<Certificate>,
+    /// This side's certificate, with its chain.
+    pub(super) identity: Option<Certificate>,
 }
 
 impl Material {
@@ -50,13 +50,13 @@ impl Material {
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let (mut config, identity) = match &options.identity {
-            None => (builder.with_no_client_auth(), Vec::new()),
+            None => (builder.with_no_client_auth(), None),
             Some((chain, key)) => {
                 let (ders, read) = own_chain(chain, files)?;
                 let der = key.key(files).map_err(bad_identity)?;
                 let config = builder.with_client_auth_cert(ders, der);
                 let bad = |error| bad_identity(key.named(&key_problem(&error)));
-                (config.map_err(bad)?, read)
+                (config.map_err(bad)?, Some(read))
             }
         };
         config.alpn_protocols = protocol.alpn();
@@ -137,18 +137,17 @@ fn add_mozillas(_: &mut RootCertStore, _: bool) {}
 fn own_chain(
     pem: &Pem,
     files: &Files,
-) -> Result<(Vec<CertificateDer<'static>>, Vec<Certificate>), Error> {
+) -> Result<(Vec<CertificateDer<'static>>, Certificate), Error> {
     let ders = pem.certificates(files).map_err(bad_identity)?;
-    let read: Option<Vec<_>> = ders.iter().map(|der| Certificate::from_der(der)).collect();
-    let read =
-        read.ok_or_else(|| bad_identity(pem.named("a certificate of the chain can't be read")))?;
-    // Bundles have old cross-signatures in them, which nobody needs.
-    if let Some(it) = read.first().filter(|it| it.is_over()) {
-        let (subject, days) = (&it.subject, it.days_left());
-        let problem = format!("the certificate of {subject} has expired ({days} days left)");
+    let all = Certificate::of_chain(&ders).filter(|own| own.chain.len() + 1 == ders.len());
+    let own =
+        all.ok_or_else(|| bad_identity(pem.named("a certificate of the chain can't be read")))?;
+    // Of the others, bundles have old cross-signatures in them, which nobody needs.
+    if let Some(why) = own.why_not_valid() {
+        let problem = format!("the certificate of {} can't be used: {why}", own.subject);
         return Err(bad_identity(pem.named(&problem)));
     }
-    Ok((ders, read))
+    Ok((ders, own))
 }
 
 /// The usual rules.

@@ -11,7 +11,7 @@ use crate::error::Error;
 use super::certificate::Certificate;
 use super::names::Name;
 use super::pem::Pem;
-use super::provider;
+use super::provider::{self, KNOWS_P521};
 
 /// How connections are encrypted, whom they trust, and who this side is.
 ///
@@ -272,6 +272,10 @@ impl Tls {
         if options.pinned.iter().any(unreadable) {
             let problem = "it is no certificate in DER; one in PEM must be converted (openssl x509 -outform der)";
             return Err(Error::config("tls.pin_certificate", problem));
+        }
+        for der in &options.pinned {
+            let bad = |problem| Error::config("tls.pin_certificate", problem);
+            provider::check_key(der, KNOWS_P521).map_err(bad)?;
         }
         self.allowed_names()?;
         let others = !options.authorities.is_empty()

@@ -1,10 +1,8 @@
 //! Certificates, keys and revocation lists in PEM.
 
-use std::fmt;
-use std::fs::{self, File};
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -101,30 +99,16 @@ impl Pem {
     }
 }
 
+/// What was read, if it can be anything.
+///
 /// # Errors
 ///
 /// What is wrong, without the file's name.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    // Not opened before that is known: opening a pipe waits for whoever writes into it.
-    let kind = fs::metadata(path).map_err(|error| error.to_string())?;
-    if !kind.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut text = Vec::new();
-    let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
-    read.map_err(|error| error.to_string())?;
-    checked(text)
-}
-
-/// # Errors
-///
-/// If it is too short or too long to be anything.
-pub(super) fn checked(text: Vec<u8>) -> Result<Vec<u8>, String> {
-    match text.len() {
-        0 => Err("it is empty".to_owned()),
-        length if length as u64 > MAX_BYTES => Err(format!("it has more than {MAX_BYTES} bytes")),
-        _ => Ok(text),
+pub(super) fn checked(read: io::Result<Vec<u8>>) -> Result<Vec<u8>, String> {
+    match read {
+        Ok(text) if text.is_empty() => Err("it is empty".to_owned()),
+        Ok(text) => Ok(text),
+        Err(error) => Err(error.to_string()),
     }
 }
 

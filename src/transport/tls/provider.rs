@@ -9,6 +9,7 @@ use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 use crate::error::Error;
 
 use super::TlsVersion;
+use super::certificate::has_p521_key;
 use super::options::Options;
 
 /// Always passed on explicitly: rustls panics when it has to guess between two.
@@ -23,6 +24,20 @@ fn all() -> CryptoProvider {
 
 /// Whether certificates with P-521 keys can be used. ring has no such curve.
 pub(super) const KNOWS_P521: bool = cfg!(feature = "aws-lc-rs");
+
+/// Looks at the key of a certificate that is to be accepted.
+///
+/// # Errors
+///
+/// If nobody with that key could be accepted, since the provider does not know its curve; and what to do about that.
+pub(super) fn check_key(der: &[u8], knows_p521: bool) -> Result<(), &'static str> {
+    match !knows_p521 && has_p521_key(der) {
+        true => Err(
+            "its key is on curve P-521, which ring does not know; turn on the feature aws-lc-rs",
+        ),
+        false => Ok(()),
+    }
+}
 
 /// The provider with the chosen suites, and the versions.
 ///
@@ -68,4 +83,23 @@ fn name_of(suite: &SupportedCipherSuite) -> String {
 fn is_called(suite: &SupportedCipherSuite, name: &str) -> bool {
     let own = name_of(suite);
     own.eq_ignore_ascii_case(name) || own.replacen("TLS13_", "TLS_", 1).eq_ignore_ascii_case(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+
+    use super::*;
+
+    #[test]
+    fn ring_is_said_not_to_know_p521() {
+        let p521 = CertificateDer::from_pem_slice(include_bytes!("p521.pem")).unwrap();
+        assert_eq!(check_key(&p521, true), Ok(()));
+        let problem = check_key(&p521, false).unwrap_err();
+        assert!(problem.contains("turn on the feature aws-lc-rs"));
+        let ours = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        assert_eq!(check_key(ours.cert.der(), false), Ok(()));
+        assert_eq!(check_key(b"no certificate", false), Ok(()));
+    }
 }

@@ -1,4 +1,4 @@
-//! A limit on how often an agent is asked.
+//! A limit on how often others are asked.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::time::Instant;
 /// Blocking queries limit themselves while nothing changes. While a service churns, each of them is answered at once,
 /// and Consul's documentation asks clients for a token bucket instead of a pause: a lone change is then seen at once.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     interval: Duration,
     /// How far the schedule may run ahead of the clock.
     slack: Duration,
@@ -19,7 +19,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// A full bucket of `burst` tokens, one more each `interval`.
-    pub(super) fn new(burst: u32, interval: Duration, now: Instant) -> Self {
+    pub(crate) fn new(burst: u32, interval: Duration, now: Instant) -> Self {
         Self {
             interval,
             slack: interval * burst.saturating_sub(1),
@@ -28,7 +28,7 @@ impl Bucket {
     }
 
     /// When there is a token. Takes none: whoever gives up while it waits must leave nothing behind.
-    pub(super) fn ready(&self, now: Instant) -> Instant {
+    pub(crate) fn ready(&self, now: Instant) -> Instant {
         self.schedule
             .checked_sub(self.slack)
             .unwrap_or(now)
@@ -36,7 +36,7 @@ impl Bucket {
     }
 
     /// Takes the token that is there.
-    pub(super) fn take(&mut self, now: Instant) {
+    pub(crate) fn take(&mut self, now: Instant) {
         self.schedule = self.schedule.max(now) + self.interval;
     }
 }
