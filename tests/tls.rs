@@ -16,6 +16,8 @@ mod tls;
 mod bad_config;
 #[path = "tls/connected.rs"]
 mod connected;
+#[path = "tls/hanging.rs"]
+mod hanging;
 #[path = "tls/interop.rs"]
 mod interop;
 #[path = "tls/kinds.rs"]
