@@ -29,6 +29,7 @@ pub(super) async fn serve(
     service: EchoService,
     seen: Arc<Seen>,
     config: Arc<ServerConfig>,
+    streams: Option<u32>,
 ) {
     let (send, receive) = channel(64);
     let journal = Arc::clone(&service.journal);
@@ -44,6 +45,7 @@ pub(super) async fn serve(
         request
     });
     let serving = Server::builder()
+        .max_concurrent_streams(streams)
         .layer(noting)
         .add_service(EchoServerService::new(service))
         .serve_with_incoming(ReceiverStream::new(receive));
