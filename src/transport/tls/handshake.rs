@@ -37,7 +37,7 @@ impl Protocol {
 /// An encrypted stream, and whom it leads to.
 pub(crate) struct Encrypted {
     pub(crate) io: BoxIo,
-    pub(crate) peer: Option<Certificate>,
+    pub(crate) peer: Option<Arc<Certificate>>,
     pub(crate) generation: u64,
 }
 
@@ -77,7 +77,7 @@ impl TlsContext {
         }
         let peer = session
             .peer_certificates()
-            .and_then(|chain| Certificate::from_der(chain.first()?));
+            .and_then(|chain| self.peer(chain.first()?));
         Ok(Encrypted {
             io: Box::new(Stream(stream)),
             peer,
