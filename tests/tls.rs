@@ -8,6 +8,9 @@
 
 mod client;
 mod foreign;
+#[path = "rows/memory.rs"]
+#[allow(dead_code, unreachable_pub, reason = "as in `support`")]
+mod memory;
 mod support;
 #[path = "tls/mod.rs"]
 mod tls;

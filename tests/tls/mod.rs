@@ -10,7 +10,6 @@
 //! | `serve` | its accept loop and handshakes |
 //! | `lease` | a file that does not open, as if its disk were gone |
 //! | `log` | what the thread of a test logs |
-//! | `memory` | that of the process, from `rows` |
 //! | `mute` | in place of it: a server that stalls, or speaks something else |
 //! | `openssl` | the program of that name, where there is one |
 //! | `seen` | what such a server saw: records, handshakes, certificates of clients |
@@ -37,8 +36,6 @@ pub mod files;
 pub mod identity;
 pub mod lease;
 pub mod log;
-#[path = "../rows/memory.rs"]
-pub mod memory;
 pub mod mute;
 pub mod openssl;
 pub mod seen;
