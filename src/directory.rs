@@ -142,7 +142,11 @@ struct Writer {
 impl Writer {
     async fn run(mut self, resolutions: Resolutions) {
         let mut resolutions = Some(resolutions);
-        let mut upkeep = tokio::time::interval(self.context.options.upkeep_interval());
+        // Clients that were started together, and find new certificates together, are not to replace their connections
+        // together too.
+        let every = self.context.options.upkeep_interval();
+        let first = Instant::now() + every.mul_f64(fastrand::f64());
+        let mut upkeep = tokio::time::interval_at(first, every);
         upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut samples = Ticks::new(self.rules.sample_interval());
         let mut sweeps = Ticks::new(self.rules.sweep_interval());

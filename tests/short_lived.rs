@@ -12,13 +12,16 @@ mod support;
 use std::time::Duration;
 
 use support::burst::{all_ok, burst};
+use support::frames::Frame;
 use support::leak::LeakCheck;
 use support::raw_peer::RawPeer;
+use support::response;
 use support::scratch::Scratch;
 use support::wait::wait_until;
 use tokio::time::Instant;
 use trunkline::{Connector, State};
 use trunkline_proto::echo_client::EchoClient;
+use trunkline_proto::{EchoReply, Message};
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// The default initial delay of `dial_backoff`.
@@ -59,5 +62,37 @@ async fn a_connection_that_served_a_call_is_replaced_soon_however_short_its_life
     drop((client, channel));
     conn.closed().await;
     drop(peer);
+    leaks.finish().await;
+}
+
+/// Envoy and nginx can be told to end a connection with its first answer: the GOAWAY comes with it, perhaps in the same
+/// packet. That is no failure, and the next connection is made at once, each time.
+#[tokio::test(start_paused = true)]
+async fn a_goaway_with_the_first_answer_is_no_failure() {
+    let leaks = LeakCheck::start().await;
+    let scratch = Scratch::new();
+    let peer = RawPeer::unix(scratch.path("peer.sock"));
+    let channel = Connector::target(peer.uri()).connect_lazy().unwrap();
+    let client = EchoClient::new(channel.clone());
+    let start = Instant::now();
+    for id in 1..=20 {
+        let mut conn = peer.accept().await;
+        conn.handshake(&[]).await;
+        let call = burst(&client, [id]);
+        let (stream, _) = conn.next_echo_request().await;
+        let reply = EchoReply {
+            id,
+            ..EchoReply::default()
+        };
+        let mut frames = response::ok(stream, &reply.encode_to_vec());
+        frames.push(Frame::goaway(stream, 0, ""));
+        let bytes: Vec<u8> = frames.iter().flat_map(Frame::encode).collect();
+        conn.send_raw(&bytes).await;
+        all_ok(call).await;
+        conn.closed().await;
+    }
+    assert!(start.elapsed() < INITIAL, "{:?}", start.elapsed());
+    assert_eq!(channel.status().endpoints[0].failed_dials, 0);
+    drop((client, channel, peer));
     leaks.finish().await;
 }

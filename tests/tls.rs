@@ -8,6 +8,9 @@
 
 mod client;
 mod foreign;
+#[path = "rows/memory.rs"]
+#[allow(dead_code, unreachable_pub, reason = "as in `support`")]
+mod memory;
 mod support;
 #[path = "tls/mod.rs"]
 mod tls;
@@ -16,6 +19,8 @@ mod tls;
 mod bad_config;
 #[path = "tls/connected.rs"]
 mod connected;
+#[path = "tls/hanging.rs"]
+mod hanging;
 #[path = "tls/interop.rs"]
 mod interop;
 #[path = "tls/kinds.rs"]

@@ -100,7 +100,7 @@ impl Security {
                 Ok(Secured {
                     io: encrypted.io,
                     identity: PeerIdentity {
-                        certificate: encrypted.peer.map(Arc::new),
+                        certificate: encrypted.peer,
                         generation: encrypted.generation,
                     },
                 })

@@ -209,6 +209,14 @@ impl Rig<ServedPeer> {
 }
 
 impl<S: Served> Rig<S> {
+    /// Servers of another kind, with the usual stream limit, and channels to them.
+    pub async fn start_of(
+        servers: impl FnOnce() -> Vec<S>,
+        settings: impl Fn(Connector) -> Connector,
+    ) -> Self {
+        Parts::start(STREAMS, servers).await.connect(settings).await
+    }
+
     /// As the channels' errors and status write it.
     pub fn address(&self, server: usize) -> String {
         self.single.channel.status().endpoints[server]

@@ -1,13 +1,15 @@
-//! Certificates of every kind, and servers that speak TLS. Nothing here uses the crate under test.
+//! Certificates of every kind, and servers that speak TLS. Nothing here uses the crate under test, but for
+//! the options that name a client's files.
 //!
 //! | file | role |
 //! |---|---|
 //! | `authority` | who signs certificates, and what they say |
 //! | `identity` | a certificate with its key: as PEM, in files, in several encodings |
+//! | `files` | those of a client, in a directory |
 //! | `server` | the echo service behind TLS, whose certificate can be replaced while it runs |
 //! | `serve` | its accept loop and handshakes |
+//! | `lease` | a file that does not open, as if its disk were gone |
 //! | `log` | what the thread of a test logs |
-//! | `memory` | that of the process, from `rows` |
 //! | `mute` | in place of it: a server that stalls, or speaks something else |
 //! | `only` | a server's rule: this client and no other |
 //! | `openssl` | the program of that name, where there is one |
@@ -31,10 +33,10 @@
 )]
 
 pub mod authority;
+pub mod files;
 pub mod identity;
+pub mod lease;
 pub mod log;
-#[path = "../rows/memory.rs"]
-pub mod memory;
 pub mod mute;
 pub mod only;
 pub mod openssl;

@@ -3,10 +3,10 @@
 use rustls::pki_types::CertificateDer;
 use trunkline::{Connector, Endpoint, Tls};
 
+use crate::memory::resident_kib;
 use crate::support::leak::LeakCheck;
 use crate::tls::authority::Authority;
 use crate::tls::identity::Identity;
-use crate::tls::memory::resident_kib;
 use crate::tls::server::TlsServer;
 
 use super::connected::{Leads, refused, says, works};

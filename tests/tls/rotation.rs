@@ -1,80 +1,23 @@
 //! Certificates that are replaced while calls are under way.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::Status;
-use trunkline::{Channel, Connector, EndpointStatus, PoolOptions, Retry, Tls};
+use trunkline::{Channel, Connector, EndpointStatus, PoolOptions, Retry};
 
 use crate::client::calls::unary;
 use crate::support::journal::duplicates;
 use crate::support::leak::LeakCheck;
 use crate::support::load::Load;
 use crate::support::report::wrong;
-use crate::support::scratch::Scratch;
 use crate::support::wait::wait_until;
 use crate::tls::authority::Authority;
-use crate::tls::identity::Identity;
+use crate::tls::files::{Files, Set};
 use crate::tls::server::TlsServer;
 
 use super::connected::{LIMIT, connected, says};
-
-/// What a client has on disk.
-struct Set<'a> {
-    authorities: String,
-    identity: &'a Identity,
-}
-
-/// `ca.crt`, `tls.crt` and `tls.key` in a directory.
-struct Files(Scratch);
-
-impl Files {
-    fn new() -> Self {
-        Self(Scratch::new())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path(name)
-    }
-
-    fn tls(&self) -> Tls {
-        Tls::new()
-            .ca_file(self.path("ca.crt"))
-            .identity_files(self.path("tls.crt"), self.path("tls.key"))
-            .reload_interval(Duration::from_millis(50))
-    }
-
-    /// One file after the other, each over what is there, as an editor or a script does it.
-    fn rewrite(&self, set: &Set<'_>) {
-        write(&self.path(""), set);
-    }
-
-    /// As Kubernetes does it with secrets: the files are links through a link to a directory, which is replaced as a
-    /// whole, and the old directory is removed.
-    fn relink(&self, set: &Set<'_>, nth: usize) {
-        let directory = format!("..{nth}");
-        fs::create_dir(self.path(&directory)).unwrap();
-        write(&self.path(&directory), set);
-        symlink(&directory, self.path("..new")).unwrap();
-        let old = fs::read_link(self.path("..data"));
-        fs::rename(self.path("..new"), self.path("..data")).unwrap();
-        match old {
-            Ok(old) => fs::remove_dir_all(self.path("").join(old)).unwrap(),
-            Err(_) => {
-                for name in ["ca.crt", "tls.crt", "tls.key"] {
-                    symlink(Path::new("..data").join(name), self.path(name)).unwrap();
-                }
-            }
-        }
-    }
-}
-
-fn write(directory: &Path, set: &Set<'_>) {
-    fs::write(directory.join("ca.crt"), &set.authorities).unwrap();
-    set.identity.write(directory, "tls");
-}
 
 fn endpoint(channel: &Channel) -> EndpointStatus {
     channel.status().endpoints.remove(0)

@@ -32,6 +32,7 @@ pub(super) async fn serve(
     service: EchoService,
     seen: Arc<Seen>,
     config: Arc<ServerConfig>,
+    streams: Option<u32>,
 ) {
     let (send, receive) = channel(64);
     let journal = Arc::clone(&service.journal);
@@ -48,6 +49,7 @@ pub(super) async fn serve(
     });
     let service = EchoServerService::new(service).max_decoding_message_size(MAX_MESSAGE);
     let serving = Server::builder()
+        .max_concurrent_streams(streams)
         .layer(noting)
         .add_service(service)
         .serve_with_incoming(ReceiverStream::new(receive));

@@ -58,6 +58,7 @@ impl TlsServer {
             versions: vec![&TLS12, &TLS13],
             suites: Vec::new(),
             resumption: true,
+            streams: None,
         }
     }
 
@@ -128,9 +129,16 @@ pub struct TlsServerBuilder {
     versions: Vec<&'static SupportedProtocolVersion>,
     suites: Vec<String>,
     resumption: bool,
+    streams: Option<u32>,
 }
 
 impl TlsServerBuilder {
+    /// Its stream limit. Default: none.
+    pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
+        self.streams = Some(streams);
+        self
+    }
+
     /// Clients must show a certificate of this authority. Default: they are not asked.
     pub fn requires_clients_of(mut self, authority: &Authority) -> Self {
         self.clients = Some(Clients::Of(root(authority), true));
@@ -200,7 +208,7 @@ impl TlsServerBuilder {
         };
         let listener = place.listen();
         let noting = Arc::clone(&seen);
-        let main = move || serve(listener, service, noting, config);
+        let main = move || serve(listener, service, noting, config, self.streams);
         TlsServer {
             place,
             journal,

@@ -5,6 +5,7 @@
 //! are medians of the rounds' ratios.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::client::Client;
 use crate::options::{Kind, Options};
@@ -13,6 +14,7 @@ use crate::sample::Sample;
 use crate::servers::{Placement, ServerOptions, ServerProcess, SocketDirectory};
 use crate::table;
 use crate::target::{Address, Target};
+use crate::tls::ClientTls;
 use crate::variants::Variant;
 use crate::{Failure, child, environment, process};
 
@@ -29,6 +31,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         plan.window.as_secs_f64()
     );
     let sockets = SocketDirectory::create()?;
+    let credentials = match options.tls {
+        true => Some(sockets.credentials()?),
+        false => None,
+    };
     for setting in &plan.settings {
         let variants = plan.variants(setting);
         if variants.is_empty() {
@@ -37,6 +43,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let server = ServerProcess::start(&ServerOptions {
             listen: sockets.addresses(setting.net, setting.endpoints)?,
             cpu: placement.server,
+            credentials: credentials.clone(),
             ..ServerOptions::new(setting.server, setting.kind.replies())
         })?;
         let mut cells = Vec::new();
@@ -53,6 +60,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
                         callers,
                         plan: &plan,
                         placement: &placement,
+                        credentials: credentials.as_deref(),
                     };
                     job.add_to(&mut rounds, &server.addresses);
                 }
@@ -72,6 +80,7 @@ struct ClientJob<'a> {
     callers: usize,
     plan: &'a Plan,
     placement: &'a Placement,
+    credentials: Option<&'a Path>,
 }
 
 impl ClientJob<'_> {
@@ -103,6 +112,9 @@ impl ClientJob<'_> {
         if let Some(cpu) = self.placement.client {
             arguments.push(("--cpu", cpu.to_string()));
         }
+        if let Some(credentials) = self.credentials {
+            arguments.push(("--credentials", credentials.display().to_string()));
+        }
         child::run(&arguments)?.parse()
     }
 }
@@ -119,9 +131,10 @@ pub fn client(options: &Options) -> Result<(), Failure> {
         .first()
         .map_or(1, |kind: &Kind| kind.replies());
     let payload = options.payloads.first().copied().unwrap_or(100);
+    let tls = ClientTls::of(options.credentials.as_deref())?;
     let client = Client {
         variant,
-        target: Target::new(options.at.clone(), payload, replies),
+        target: Target::new(options.at.clone(), payload, replies).with_tls(tls),
         callers: plan.callers[0],
         workers: options.workers,
         cpu: options.cpu,

@@ -8,12 +8,14 @@ use crate::servers::Placement;
 
 const LOCK: &str = include_str!("../Cargo.lock");
 
-const NAMED: [&str; 7] = [
+const NAMED: [&str; 9] = [
     "trunkline",
     "h2",
     "hyper",
     "tonic",
     "ginepro",
+    "rustls",
+    "ring",
     "tokio",
     "tower",
 ];

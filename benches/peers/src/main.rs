@@ -11,6 +11,7 @@ mod compare;
 mod echo;
 mod environment;
 mod failure;
+mod handshake;
 mod histogram;
 mod many;
 mod one;
@@ -23,6 +24,7 @@ mod servers;
 mod sink;
 mod table;
 mod target;
+mod tls;
 mod variants;
 
 use std::process::ExitCode;
@@ -55,6 +57,8 @@ fn run() -> Result<(), Failure> {
         "client" => compare::client(&options),
         "failures" => failure::run(&options),
         "failure-client" => failure::client(&options),
+        "handshake" => handshake::run(&options),
+        "handshake-client" => handshake::client(&options),
         "many" => many::run(&options),
         "many-client" => many::client(&options),
         "one" => one::run(&options),

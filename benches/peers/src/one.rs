@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::options::{Kind, Net, Options, ServerKind};
 use crate::servers::{Placement, ServerOptions, ServerProcess, SocketDirectory};
 use crate::target::Target;
+use crate::tls::ClientTls;
 
 pub fn run(options: &Options) -> Result<(), Failure> {
     let [variant] = options.variants[..] else {
@@ -15,6 +16,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let endpoints = first(&options.endpoints, 1);
     let placement = Placement::of(options.workers)?;
     let sockets = SocketDirectory::create()?;
+    let credentials = match options.tls {
+        true => Some(sockets.credentials()?),
+        false => options.credentials.clone(),
+    };
     let mut addresses = options.at.clone();
     let mut server = None;
     if addresses.is_empty() {
@@ -24,14 +29,17 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             listen: sockets.addresses(net, endpoints)?,
             delay: options.serve.delay,
             cpu: placement.server,
+            credentials: credentials.clone(),
             ..ServerOptions::new(kind_of_server, kind.replies())
         })?;
         addresses.clone_from(&started.addresses);
         server = Some(started);
     }
+    let tls = ClientTls::of(credentials.as_deref())?;
+    let target = Target::new(addresses, first(&options.payloads, 100), kind.replies());
     let client = Client {
         variant,
-        target: Target::new(addresses, first(&options.payloads, 100), kind.replies()),
+        target: target.with_tls(tls),
         callers: first(&options.callers, 16),
         workers: options.workers,
         cpu: placement.client,

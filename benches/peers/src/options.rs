@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::Failure;
 use crate::failure::{FailureClient, Scenario};
+use crate::handshake::Sessions;
 use crate::many::ManyClient;
 use crate::target::Address;
 use crate::variants::Variant;
@@ -101,6 +103,12 @@ pub struct Options {
     pub at: Vec<Address>,
     pub cpu: Option<usize>,
     pub quick: bool,
+    /// Whether calls go over TLS.
+    pub tls: bool,
+    /// The directory that has what TLS needs, for processes that are given it.
+    pub credentials: Option<PathBuf>,
+    /// Of `handshake`.
+    pub sessions: Vec<Sessions>,
     /// Of `failures`.
     pub scenarios: Vec<Scenario>,
     pub clients: Vec<FailureClient>,
@@ -117,6 +125,12 @@ pub struct ServeOptions {
     pub replies: usize,
     pub delay: Duration,
     pub cpu: Option<usize>,
+    /// TLS, with what is in this directory.
+    pub credentials: Option<PathBuf>,
+    /// Whether sessions can be resumed.
+    pub tickets: bool,
+    /// Whether each connection ends after its first call.
+    pub one_call: bool,
     /// Whether to end with the process that started it.
     pub child: bool,
 }
@@ -138,6 +152,9 @@ impl Options {
             at: Vec::new(),
             cpu: None,
             quick: false,
+            tls: false,
+            credentials: None,
+            sessions: Vec::new(),
             scenarios: Vec::new(),
             clients: Vec::new(),
             many_clients: Vec::new(),
@@ -147,6 +164,9 @@ impl Options {
                 replies: 1,
                 delay: Duration::ZERO,
                 cpu: None,
+                credentials: None,
+                tickets: true,
+                one_call: false,
                 child: false,
             },
         }
@@ -191,6 +211,14 @@ impl Options {
             "scenario" => self.scenarios = list(parser)?,
             "client" => self.clients = list(parser)?,
             "many" => self.many_clients = list(parser)?,
+            "sessions" => self.sessions = list(parser)?,
+            "tls" => self.tls = true,
+            "credentials" => {
+                self.credentials = Some(parser.value()?.into());
+                self.serve.credentials.clone_from(&self.credentials);
+            }
+            "no-tickets" => self.serve.tickets = false,
+            "one-call" => self.serve.one_call = true,
             "quick" => self.quick = true,
             "listen" => self.serve.listen = list(parser)?,
             "replies" => self.serve.replies = parser.value()?.parse()?,

@@ -14,6 +14,7 @@ pub struct Setting {
     pub kind: Kind,
     pub payload: usize,
     pub endpoints: usize,
+    pub tls: bool,
 }
 
 pub struct Plan {
@@ -28,7 +29,12 @@ impl Plan {
     pub fn new(options: &Options) -> Self {
         let quick = options.quick;
         let servers = or(&options.servers, ServerKind::ALL);
-        let nets = or(&options.nets, Net::ALL);
+        let all = match options.tls {
+            // tonic has no TLS over Unix sockets.
+            true => &[Net::Tcp],
+            false => Net::ALL,
+        };
+        let nets = or(&options.nets, all);
         let kinds = or(&options.kinds, Kind::ALL);
         let payloads = or(&options.payloads, if quick { &[100] } else { &[100, 8192] });
         let endpoints = or(&options.endpoints, &[1, 3]);
@@ -43,6 +49,7 @@ impl Plan {
                             kind,
                             payload,
                             endpoints,
+                            tls: options.tls,
                         }));
                     }
                 }
@@ -75,7 +82,7 @@ impl Plan {
     pub fn variants(&self, setting: &Setting) -> Vec<Variant> {
         let unix = setting.net == Net::Unix;
         let mut variants = self.variants.clone();
-        variants.retain(|variant| variant.can_call(setting.endpoints, unix));
+        variants.retain(|variant| variant.can_call(setting.endpoints, unix, setting.tls));
         variants
     }
 }
@@ -91,6 +98,7 @@ impl fmt::Display for Setting {
                 write!(f, "Server streams of {STREAMED} messages, {payload} B each")?
             }
         }
+        let tls = if self.tls { " with TLS" } else { "" };
         let plural = if *endpoints == 1 { "" } else { "s" };
         let net = match self.net {
             Net::Tcp => "TCP",
@@ -98,7 +106,7 @@ impl fmt::Display for Setting {
         };
         write!(
             f,
-            ", {endpoints} endpoint{plural}, {net}, {} server",
+            ", {endpoints} endpoint{plural}, {net}{tls}, {} server",
             self.server
         )
     }

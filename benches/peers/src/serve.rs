@@ -1,7 +1,8 @@
 //! A server process: `peers serve`.
 //!
 //! It prints one line with the addresses it listens at, and serves until it is killed. SIGTERM ends a tonic server
-//! in good order: GOAWAY first, then an end when its calls have.
+//! in good order: GOAWAY first, then an end when its calls have. A sink that speaks TLS then prints how many handshakes
+//! there were, full ones and resumed sessions.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Router, TcpIncoming};
 
 use crate::Failure;
 use crate::echo::Echo;
@@ -20,6 +21,7 @@ use crate::options::{ServeOptions, ServerKind};
 use crate::process;
 use crate::sink;
 use crate::target::Address;
+use crate::tls::{self, Acceptor};
 
 pub fn run(options: ServeOptions) -> Result<(), Failure> {
     if options.child {
@@ -44,14 +46,26 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
     println!("{}", addresses?.join(","));
     std::io::stdout().flush()?;
 
+    let acceptor = match &options.credentials {
+        Some(directory) => Some(Arc::new(Acceptor::new(directory, options.tickets)?)),
+        None => None,
+    };
     let stop = Arc::new(Notify::new());
     let mut servers = tokio::task::JoinSet::new();
     for listener in listeners {
         match options.server {
-            ServerKind::Sink => servers.spawn(listener.sink(options.replies)),
+            ServerKind::Sink => {
+                let (replies, one_call) = (options.replies, options.one_call);
+                servers.spawn(listener.sink(replies, one_call, acceptor.clone()))
+            }
             ServerKind::Tonic => {
                 let (replies, delay) = (options.replies, options.delay);
-                servers.spawn(listener.tonic(Echo { replies, delay }, Arc::clone(&stop)))
+                let mut server = Server::builder();
+                if let Some(directory) = &options.credentials {
+                    server = server.tls_config(tls::tonic_config(directory)?)?;
+                }
+                let router = server.add_service(Echo { replies, delay });
+                servers.spawn(listener.tonic(router, Arc::clone(&stop)))
             }
         };
     }
@@ -61,6 +75,10 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
         _ = terminate.recv() => stop.notify_waiters(),
     }
     if options.server == ServerKind::Sink {
+        if let Some(acceptor) = acceptor {
+            let (full, resumed) = acceptor.counted();
+            println!("{full} {resumed}");
+        }
         return Ok(());
     }
     while let Some(ended) = servers.join_next().await {
@@ -92,23 +110,36 @@ impl Listener {
         })
     }
 
-    async fn sink(self, replies: usize) -> Result<(), Failure> {
+    async fn sink(
+        self,
+        replies: usize,
+        one_call: bool,
+        acceptor: Option<Arc<Acceptor>>,
+    ) -> Result<(), Failure> {
         // A client that goes away ends its connection, which is no concern of the others.
         match self {
             Self::Tcp(listener) => loop {
                 let (socket, _) = listener.accept().await?;
                 socket.set_nodelay(true)?;
-                tokio::spawn(sink::serve(socket, replies));
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => sink::serve(socket, replies, one_call).await,
+                        Some(acceptor) => {
+                            let stream = acceptor.accept(socket).await?;
+                            sink::serve(stream, replies, one_call).await
+                        }
+                    }
+                });
             },
             Self::Unix(listener, _) => loop {
                 let (socket, _) = listener.accept().await?;
-                tokio::spawn(sink::serve(socket, replies));
+                tokio::spawn(sink::serve(socket, replies, one_call));
             },
         }
     }
 
-    async fn tonic(self, echo: Echo, stop: Arc<Notify>) -> Result<(), Failure> {
-        let router = Server::builder().add_service(echo);
+    async fn tonic(self, router: Router, stop: Arc<Notify>) -> Result<(), Failure> {
         let stop = async move { stop.notified().await };
         match self {
             Self::Tcp(listener) => {

@@ -1,8 +1,8 @@
 //! Server processes, as children of this one.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::options::{Net, ServerKind};
 use crate::target::Address;
-use crate::{Failure, process};
+use crate::{Failure, process, tls};
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -21,6 +21,12 @@ pub struct ServerOptions {
     pub replies: usize,
     pub delay: Duration,
     pub cpu: Option<usize>,
+    /// TLS, with what is in this directory.
+    pub credentials: Option<PathBuf>,
+    /// Whether sessions can be resumed.
+    pub tickets: bool,
+    /// Whether each connection ends after its first call.
+    pub one_call: bool,
 }
 
 impl ServerOptions {
@@ -32,6 +38,9 @@ impl ServerOptions {
             replies,
             delay: Duration::ZERO,
             cpu: None,
+            credentials: None,
+            tickets: true,
+            one_call: false,
         }
     }
 }
@@ -81,6 +90,7 @@ impl Placement {
 /// One server process. Dropping it kills it.
 pub struct ServerProcess {
     child: Child,
+    said: Option<BufReader<ChildStdout>>,
     options: ServerOptions,
     /// Where it listens, in the order of the options.
     pub addresses: Vec<Address>,
@@ -98,14 +108,25 @@ impl ServerProcess {
         if let Some(cpu) = options.cpu {
             command.args(["--cpu", &cpu.to_string()]);
         }
+        if let Some(credentials) = &options.credentials {
+            command.arg("--credentials").arg(credentials);
+        }
+        if !options.tickets {
+            command.arg("--no-tickets");
+        }
+        if options.one_call {
+            command.arg("--one-call");
+        }
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
+        let mut said = child.stdout.take().map(BufReader::new);
+        if let Some(said) = &mut said {
+            said.read_line(&mut line)?;
         }
         let addresses: Result<Vec<_>, _> = line.trim().split(',').map(str::parse).collect();
         let mut process = Self {
             child,
+            said,
             options: options.clone(),
             addresses: Vec::new(),
         };
@@ -127,6 +148,16 @@ impl ServerProcess {
         Ok(kill(Pid::from_raw(self.child.id() as i32), signal)?)
     }
 
+    /// Ends it in good order. Gives its last words.
+    pub fn finish(mut self) -> Result<String, Failure> {
+        self.signal(Signal::SIGTERM)?;
+        let mut words = String::new();
+        if let Some(mut said) = self.said.take() {
+            said.read_to_string(&mut words)?;
+        }
+        Ok(words)
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> Result<bool, Failure> {
         Ok(self.child.try_wait()?.is_some())
@@ -140,7 +171,7 @@ impl Drop for ServerProcess {
     }
 }
 
-/// A directory for Unix sockets, gone when dropped.
+/// A directory for Unix sockets and keys, gone when dropped.
 pub struct SocketDirectory(PathBuf);
 
 impl SocketDirectory {
@@ -148,6 +179,12 @@ impl SocketDirectory {
         let path = env::temp_dir().join(format!("trunkline-peers-{}", std::process::id()));
         fs::create_dir_all(&path)?;
         Ok(Self(path))
+    }
+
+    /// Makes what TLS needs, and gives the directory it is in.
+    pub fn credentials(&self) -> Result<PathBuf, Failure> {
+        tls::make(&self.0)?;
+        Ok(self.0.clone())
     }
 
     /// As many addresses to listen at.

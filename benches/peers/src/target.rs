@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::Failure;
+use crate::tls::ClientTls;
 
 /// The method of both servers. The sink does not look at it.
 pub const PATH: &str = "/peers.Echo/Call";
@@ -58,6 +59,8 @@ pub struct Target {
     pub message: Bytes,
     /// How many messages the server answers with. 1 is a unary call.
     pub replies: usize,
+    /// `None` is plaintext.
+    pub tls: Option<Arc<ClientTls>>,
     /// The deadline of each call, told to the client in the way of tonic's requests.
     pub timeout: Option<Duration>,
 }
@@ -68,7 +71,20 @@ impl Target {
             addresses: addresses.into(),
             message: vec![7; payload].into(),
             replies,
+            tls: None,
             timeout: None,
+        }
+    }
+
+    /// Over TLS, if there is any.
+    pub fn with_tls(self, tls: Option<Arc<ClientTls>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    pub fn scheme(&self) -> &'static str {
+        match self.tls {
+            None => "http",
+            Some(_) => "https",
         }
     }
 
@@ -84,7 +100,7 @@ impl Target {
     /// The request, for clients that take HTTP. `authority` is for those that send what they are given.
     pub fn request(&self, authority: &str) -> http::request::Parts {
         let uri = http::Uri::builder()
-            .scheme("http")
+            .scheme(self.scheme())
             .authority(authority)
             .path_and_query(PATH)
             .build();

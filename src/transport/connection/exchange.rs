@@ -77,10 +77,6 @@ impl Connection {
             };
             match (&mut response).await {
                 Ok(response) => {
-                    // Read first: a store by every call would move the cache line between cores.
-                    if !self.shared.answered.load(Ordering::Relaxed) {
-                        self.shared.answered.store(true, Ordering::Relaxed);
-                    }
                     Ok(response.map(|body| Incoming::new(body, Arc::clone(&self.shared), failed)))
                 }
                 Err(error) => {

@@ -25,6 +25,9 @@ use super::Shared;
 /// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame's head
 /// was accepted, says of every stream whether the peer can have seen it.
 ///
+/// **Answers.** The first HEADERS frame that comes shows that the peer answers calls. It is noted here, because a GOAWAY may
+/// come in the same read, and what becomes of the connection then is decided before the call sees its answer.
+///
 /// **Reading to the end.** A peer that shuts down answers its last calls, says in a GOAWAY which ones it did not
 /// look at, and closes; then writes to it fail while all that is still unread. h2 gives up at the first failed
 /// write, and those calls would be in doubt for nothing. So a failed write, and those after it, seem to succeed,
@@ -34,6 +37,8 @@ pub(super) struct Wire<T> {
     io: T,
     shared: Arc<Shared>,
     frames: FrameTracker,
+    /// What comes, until there was an answer.
+    unanswered: Option<FrameTracker>,
     /// This burst was put off already.
     deferred: bool,
     broken: Option<Broken>,
@@ -55,7 +60,8 @@ impl<T> Wire<T> {
         Self {
             io,
             shared,
-            frames: FrameTracker::new(),
+            frames: FrameTracker::behind(PREFACE_LEN),
+            unanswered: Some(FrameTracker::behind(0)),
             deferred: false,
             broken: None,
         }
@@ -82,6 +88,17 @@ impl<T> Wire<T> {
         self.deferred = true;
         cx.waker().wake_by_ref();
         true
+    }
+
+    fn watch_for_an_answer(&mut self, came: &[u8]) {
+        let Some(frames) = &mut self.unanswered else {
+            return;
+        };
+        let asked = 1..=self.shared.headers_written.load(Ordering::Relaxed);
+        if frames.advance(came).is_some_and(|id| asked.contains(&id)) {
+            self.unanswered = None;
+            self.shared.answered.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Notes the first `accepted` of the offered bytes as written.
@@ -117,8 +134,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let came = &buf.filled()[before..];
+        if !came.is_empty() {
             self.shared.bytes_read.store(true, Ordering::Relaxed);
+            self.watch_for_an_answer(came);
         }
         if result.is_pending()
             && let Some(broken) = &mut self.broken
@@ -193,7 +212,7 @@ const PREFACE_LEN: usize = 24;
 const FRAME_HEAD_LEN: usize = 9;
 const HEADERS: u8 = 1;
 
-/// Follows the frame heads (RFC 9113 §4.1) in the bytes that were written.
+/// Follows the frame heads (RFC 9113 §4.1) in the bytes of one direction.
 #[derive(Debug)]
 struct FrameTracker {
     /// Bytes to pass over: the preface, then each frame's payload.
@@ -203,15 +222,16 @@ struct FrameTracker {
 }
 
 impl FrameTracker {
-    fn new() -> Self {
+    /// Frames that begin after so many bytes.
+    fn behind(skip: usize) -> Self {
         Self {
-            skip: PREFACE_LEN,
+            skip,
             head: [0; FRAME_HEAD_LEN],
             filled: 0,
         }
     }
 
-    /// Takes the next written bytes. Returns the highest stream id of the HEADERS frames that began in them;
+    /// Takes the next bytes. Returns the highest stream id of the HEADERS frames that began in them;
     /// the highest, because a request's trailers are a HEADERS frame with an old id.
     fn advance(&mut self, mut bytes: &[u8]) -> Option<u32> {
         let mut highest: Option<u32> = None;
@@ -268,7 +288,7 @@ mod tests {
                     expected = expected.max(Some(stream));
                 }
             }
-            let mut tracker = FrameTracker::new();
+            let mut tracker = FrameTracker::behind(PREFACE_LEN);
             let mut seen = None;
             let mut rest = &bytes[..];
             for cut in cuts.into_iter().cycle() {
@@ -354,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_partial_head_is_not_counted() {
-        let mut tracker = FrameTracker::new();
+        let mut tracker = FrameTracker::behind(PREFACE_LEN);
         tracker.advance(&[0; PREFACE_LEN]);
         assert_eq!(tracker.advance(&frame(HEADERS, 7, 4)[..8]), None);
         assert_eq!(tracker.advance(&frame(HEADERS, 7, 4)[8..9]), Some(7));

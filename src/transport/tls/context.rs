@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 
 use crate::address::{Address, Host};
 use crate::error::Error;
@@ -30,6 +30,9 @@ pub(crate) struct TlsContext {
     /// What it was made of.
     loaded: Mutex<Option<u64>>,
     pub(super) reading: tokio::sync::Mutex<Option<Reading>>,
+    /// The last server's certificate and its chain, as they came and as they read. Most connections bring those that are
+    /// known.
+    peer: Mutex<Option<(Vec<CertificateDer<'static>>, Arc<Certificate>)>>,
     /// The certificates that were warned of, by their serial numbers.
     warned: Mutex<HashSet<String>>,
     /// Why changed files are not in use.
@@ -68,6 +71,7 @@ impl TlsContext {
             generation: AtomicU64::new(0),
             loaded: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
+            peer: Mutex::default(),
             warned: Mutex::default(),
             trouble: Mutex::default(),
         })
@@ -89,6 +93,19 @@ impl TlsContext {
     /// This side's own certificate.
     pub(crate) fn identity(&self) -> Option<Certificate> {
         self.current.load().as_ref()?.identity.clone()
+    }
+
+    /// What a server's certificate and its chain say.
+    pub(super) fn peer(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<Certificate>> {
+        if let Some((known, read)) = &*lock(&self.peer)
+            && known.as_slice() == chain
+        {
+            return Some(Arc::clone(read));
+        }
+        let read = Arc::new(Certificate::of_chain(chain)?);
+        let chain = chain.iter().map(|it| it.clone().into_owned()).collect();
+        *lock(&self.peer) = Some((chain, Arc::clone(&read)));
+        Some(read)
     }
 
     /// The name that a server at this address must have.

@@ -37,7 +37,7 @@ impl Protocol {
 /// An encrypted stream, and whom it leads to.
 pub(crate) struct Encrypted {
     pub(crate) io: BoxIo,
-    pub(crate) peer: Option<Certificate>,
+    pub(crate) peer: Option<Arc<Certificate>>,
     pub(crate) generation: u64,
 }
 
@@ -75,7 +75,7 @@ impl TlsContext {
         if self.protocol == Protocol::Http2 && session.alpn_protocol() != Some(b"h2") {
             return Err(refused(NO_H2));
         }
-        let peer = session.peer_certificates().and_then(Certificate::of_chain);
+        let peer = session.peer_certificates().and_then(|it| self.peer(it));
         Ok(Encrypted {
             io: Box::new(Stream(stream)),
             peer,

@@ -44,8 +44,8 @@ use super::provider::{self, KNOWS_P521};
 /// certificate of a trusted root is trusted; with public roots, name a [`server_name`](Self::server_name) or
 /// [`allow_sans`](Self::allow_sans).
 ///
-/// The setters take any value; the connector's `connect` reads and checks everything, and names the field. `Debug` shows
-/// no key.
+/// The setters take any value; the connector's `connect` reads and checks everything, and names the field. It holds up its
+/// thread while it reads; a file that takes more than 5 s is an error. `Debug` shows no key.
 #[derive(Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Tls {

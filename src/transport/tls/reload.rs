@@ -9,11 +9,9 @@ use tokio::time::{sleep, timeout};
 use crate::lock::lock;
 
 use super::context::TlsContext;
-use super::files::Files;
+use super::files::{Files, LIMIT};
 use super::material::Material;
 
-/// How long the files may take; they may lie on a network.
-const FILE_LIMIT: Duration = Duration::from_secs(5);
 /// How often certificates are looked at that are in no file.
 const NO_FILES: Duration = Duration::from_secs(60);
 
@@ -50,10 +48,8 @@ impl TlsContext {
         let mut reading = self.reading.lock().await;
         let start = || Box::pin(Files::read(self.tls.files().cloned().collect())) as Reading;
         let running = reading.get_or_insert_with(start);
-        let Ok(files) = timeout(FILE_LIMIT, running).await else {
-            return self.set_trouble(Some(format!(
-                "reading the files takes more than {FILE_LIMIT:?}"
-            )));
+        let Ok(files) = timeout(LIMIT, running).await else {
+            return self.set_trouble(Some(format!("reading the files takes more than {LIMIT:?}")));
         };
         *reading = None;
         let digest = files.digest();

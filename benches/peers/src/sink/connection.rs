@@ -77,6 +77,17 @@ impl Connection {
         self.answered > 32
     }
 
+    pub fn has_answered(&self) -> bool {
+        self.answered > 0
+    }
+
+    /// A GOAWAY behind what was answered: the clients' first stream is the last one (RFC 9113 §6.8).
+    pub fn say_goodbye(&mut self) {
+        let (last, no_error) = (1u32.to_be_bytes(), 0u32.to_be_bytes());
+        let payload = [last, no_error].concat();
+        put(&mut self.out, frames::GOAWAY, 0, 0, &payload);
+    }
+
     /// Reacts to all complete frames, and says how many bytes they were.
     pub fn take(&mut self, input: &[u8]) -> io::Result<usize> {
         let mut used = 0;

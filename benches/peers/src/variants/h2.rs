@@ -22,7 +22,7 @@ pub struct H2Calls {
 pub async fn connect(target: &Target) -> Result<H2Calls, Failure> {
     let mut connections = Vec::new();
     for address in target.addresses.iter() {
-        let socket = Socket::connect(address).await?;
+        let socket = Socket::connect(address, target.tls.as_deref()).await?;
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW)

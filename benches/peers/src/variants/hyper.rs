@@ -20,7 +20,7 @@ pub struct HyperCalls {
 pub async fn connect(target: &Target) -> Result<HyperCalls, Failure> {
     let mut connections = Vec::new();
     for address in target.addresses.iter() {
-        let io = TokioIo::new(Socket::connect(address).await?);
+        let io = TokioIo::new(Socket::connect(address, target.tls.as_deref()).await?);
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
         let (send, connection) = handshake.await?;
         tokio::spawn(connection);

@@ -6,22 +6,28 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::target::Address;
+use crate::tls::ClientTls;
 
-/// Either kind of socket. Vectored writes pass through, as h2 makes use of them.
+/// Any kind of socket. Vectored writes pass through, as h2 makes use of them.
 pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Socket {
-    pub async fn connect(address: &Address) -> io::Result<Self> {
+    pub async fn connect(address: &Address, tls: Option<&ClientTls>) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
                 socket.set_nodelay(true)?;
-                Ok(Self::Tcp(socket))
+                Ok(match tls {
+                    None => Self::Tcp(socket),
+                    Some(tls) => Self::Tls(Box::new(tls.encrypt(address.ip(), socket).await?)),
+                })
             }
             Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
         }
@@ -36,6 +42,10 @@ macro_rules! either {
                 $call
             }
             Self::Unix(socket) => {
+                let $socket = Pin::new(socket);
+                $call
+            }
+            Self::Tls(socket) => {
                 let $socket = Pin::new(socket);
                 $call
             }

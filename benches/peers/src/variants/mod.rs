@@ -70,8 +70,10 @@ impl Variant {
     }
 
     /// Whether it can call these many endpoints at once, and over such sockets.
-    pub fn can_call(self, endpoints: usize, unix: bool) -> bool {
+    pub fn can_call(self, endpoints: usize, unix: bool, tls: bool) -> bool {
         match self {
+            // Its TLS is that of tonic, as balance-list's.
+            Self::Ginepro if tls => false,
             Self::Channel => endpoints == 1,
             // Both connect with hyper-util's HttpConnector, which has TCP only.
             Self::BalanceList | Self::Ginepro => endpoints > 1 && !unix,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
-use trunkline::{Channel, Connector, Endpoint, Keepalive, Retry};
+use trunkline::{Channel, Connector, Endpoint, Keepalive, Retry, Tls};
 
 use super::Calls;
 use super::grpc::v14::GrpcCalls;
@@ -39,10 +39,14 @@ pub async fn raw(target: &Target) -> Result<impl Calls + use<>, Failure> {
 }
 
 fn connector(target: &Target) -> Connector {
-    Connector::endpoints(target.addresses.iter().map(|address| match address {
+    let connector = Connector::endpoints(target.addresses.iter().map(|address| match address {
         Address::Tcp(address) => Endpoint::tcp(address.to_string()),
         Address::Unix(path) => Endpoint::unix(path),
-    }))
+    }));
+    match &target.tls {
+        None => connector,
+        Some(tls) => connector.tls(Tls::new().ca_pem(&*tls.ca).resumption(tls.resumption)),
+    }
 }
 
 #[derive(Clone)]
