@@ -192,6 +192,9 @@ impl EndpointSet {
             let failing = status.state == State::TransientFailure;
             let Some(error) = status.last_error.filter(|_| failing) else {
                 let _ = write!(text, "{}", status.state);
+                if status.state == State::Ready && subchannel.health.is_pending() {
+                    text.push_str(", but its health check has not answered yet");
+                }
                 continue;
             };
             let times = if status.failed_dials == 1 {
