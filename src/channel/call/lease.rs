@@ -78,6 +78,10 @@ impl Call {
                         Err(error) => return Err(pool_error(error, &subchannel)),
                     }
                 }
+                (Choice::OnTrial(identity), last) => {
+                    unready.push(identity);
+                    full = last;
+                }
                 (Choice::Drop(error), _) => return Err(error),
                 (Choice::Fail(_) | Choice::Wait, Some(full)) => return Err(full),
                 (Choice::Fail(error), _) if !self.settings.wait_for_ready => return Err(error),

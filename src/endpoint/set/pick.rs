@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::Code;
 
-use crate::balance::{Pick, PickRequest, Picker, pick_avoiding};
+use crate::balance::{Pick, PickRequest, pick_avoiding};
 use crate::error::{Error, Kind, Stage};
 
 use super::super::{Subchannel, Trial};
@@ -15,6 +15,8 @@ use super::{Blocked, Eligible, EndpointSet};
 pub(crate) enum Choice {
     /// The second is the right to be its only call, if it has to prove itself.
     Use(Arc<Subchannel>, Option<Trial>),
+    /// The endpoint of this identity has to prove itself with one call, and that is under way: pick another one.
+    OnTrial(u64),
     /// Wait for the next set.
     Wait,
     /// Fail, unless the call waits for readiness.
@@ -43,9 +45,7 @@ impl EndpointSet {
         };
         match pick {
             Pick::Endpoint(index) => match self.eligible.get(index) {
-                Some(found) if !unready.contains(&found.subchannel.identity) => self
-                    .take(found)
-                    .unwrap_or_else(|| self.instead_of(index, &**picker, request, tried, unready)),
+                Some(found) if !unready.contains(&found.subchannel.identity) => found.choose(),
                 Some(_) => self.use_any_ready(unready),
                 None => Choice::Fail(pick_error(format!(
                     "the picker chose endpoint {index} of {}",
@@ -63,53 +63,12 @@ impl EndpointSet {
         }
     }
 
-    /// Uses an endpoint, unless it is to prove itself with one call and that is under way.
-    fn take(&self, found: &Eligible) -> Option<Choice> {
-        let subchannel = &found.subchannel;
-        let trial = match found.on_trial {
-            true => Some(subchannel.health.begin_trial()?),
-            false => None,
-        };
-        Some(Choice::Use(Arc::clone(subchannel), trial))
-    }
-
-    /// The picked one is on trial already: the next pick that is not on trial, of those that were not tried if there is
-    /// one.
-    fn instead_of(
-        &self,
-        on_trial: usize,
-        picker: &dyn Picker,
-        request: &PickRequest<'_>,
-        tried: &[u64],
-        unready: &[u64],
-    ) -> Choice {
-        let avoided = |index: usize| {
-            index == on_trial
-                || self.eligible.get(index).is_none_or(|it| {
-                    let identity = it.subchannel.identity;
-                    it.on_trial || tried.contains(&identity) || unready.contains(&identity)
-                })
-        };
-        match pick_avoiding(picker, self.eligible.len(), request, avoided) {
-            Pick::Endpoint(index) if !avoided(index) => match self.eligible.get(index) {
-                Some(found) => Choice::Use(Arc::clone(&found.subchannel), None),
-                None => self.use_any_ready(unready),
-            },
-            _ => self.use_any_ready(unready),
-        }
-    }
-
-    /// All were tried and the picked one can't be used: any other will do, else the next set.
+    /// All were tried and the picked one is unready: any other will do, else the next set.
     fn use_any_ready(&self, unready: &[u64]) -> Choice {
-        let mut ready = self.eligible.iter().filter(|it| {
-            let identity = it.subchannel.identity;
-            !unready.contains(&identity)
-        });
-        let found = ready.clone().find(|it| !it.on_trial);
-        found
-            .and_then(|it| self.take(it))
-            .or_else(|| ready.find_map(|it| self.take(it)))
-            .unwrap_or(Choice::Wait)
+        let mut ready = self.eligible.iter();
+        ready
+            .find(|it| !unready.contains(&it.subchannel.identity))
+            .map_or(Choice::Wait, Eligible::choose)
     }
 
     fn blocked_choice(&self) -> Choice {
@@ -119,6 +78,19 @@ impl EndpointSet {
                 Error::new(Kind::Closed, Code::Unavailable, *why).in_stage(Stage::Pick),
             ),
             Blocked::Fail(_) => Choice::Fail(pick_error(self.why_not_ready())),
+        }
+    }
+}
+
+impl Eligible {
+    fn choose(&self) -> Choice {
+        let subchannel = &self.subchannel;
+        if !self.on_trial {
+            return Choice::Use(Arc::clone(subchannel), None);
+        }
+        match subchannel.health.begin_trial() {
+            Some(trial) => Choice::Use(Arc::clone(subchannel), Some(trial)),
+            None => Choice::OnTrial(subchannel.identity),
         }
     }
 }
