@@ -20,7 +20,20 @@ pub struct Apart {
 impl Apart {
     /// Starts this test there, which is [told](told) this.
     pub fn start(test: &str, told: &str) -> Self {
-        let mut process = Command::new(env::current_exe().unwrap())
+        Self::start_by(Command::new(env::current_exe().unwrap()), test, told)
+    }
+
+    /// The same in a network namespace.
+    pub fn start_in(namespace: &str, test: &str, told: &str) -> Self {
+        // It becomes the program that it starts, so the process is the same.
+        let mut ip = Command::new("ip");
+        ip.args(["netns", "exec", namespace])
+            .arg(env::current_exe().unwrap());
+        Self::start_by(ip, test, told)
+    }
+
+    fn start_by(mut program: Command, test: &str, told: &str) -> Self {
+        let mut process = program
             .args(["--exact", test, "--ignored", "--nocapture"])
             .env(TOLD, told)
             .stdin(Stdio::piped())

@@ -9,6 +9,7 @@
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
 //! | `side` | one of a rig's channels |
 //! | `process` | servers in processes of their own |
+//! | `netns` | a network of their own, in which packets can be lost |
 //! | `timings` | how long the servers took, each for itself |
 //! | `beside` | whether endpoints suffer beside a slow one |
 //! | `cpu` | processor time |
@@ -16,6 +17,7 @@
 //! | `source` | endpoints that the test changes |
 //! | `switch` | when a raw peer's fault strikes |
 //! | `stall` | listeners that never get a client connected |
+//! | `flips` | how often an endpoint comes and goes |
 //! | `memory` | how much of it the process uses |
 //! | `panics` | panics of the whole process, counted |
 //!
@@ -38,7 +40,9 @@ pub mod beside;
 pub mod calls;
 pub mod cpu;
 pub mod dials;
+pub mod flips;
 pub mod memory;
+pub mod netns;
 pub mod panics;
 pub mod process;
 pub mod rig;

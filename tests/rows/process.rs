@@ -24,6 +24,7 @@ use crate::support::place::Place;
 use crate::support::server::EchoServer;
 
 use super::apart::{Apart, say, told, wait_for_end};
+use super::netns::Network;
 use super::rig::{Parts, Rig, STREAMS, idempotent};
 use super::served::{NAMES, Served, endpoints};
 
@@ -33,8 +34,9 @@ const ENTRY: &str = "server_process";
 /// An echo server in another process. Dropping it kills it.
 #[derive(Debug)]
 pub struct ServerProcess {
-    /// Keeps the port.
-    place: Place,
+    addr: SocketAddr,
+    /// Keeps the port, where others might take it.
+    _place: Option<Place>,
     process: Mutex<Process>,
 }
 
@@ -48,15 +50,28 @@ impl ServerProcess {
     /// Starts one, and waits until it listens.
     pub fn start(name: &str, delay: Duration) -> Self {
         let place = Place::tcp();
-        let told = format!("{name} {} {}", place.addr(), delay.as_millis());
-        let mut apart = Apart::start(ENTRY, &told);
+        let addr = place.addr();
+        let apart = Apart::start(ENTRY, &told_of(name, addr, delay));
+        Self::started(addr, Some(place), apart)
+    }
+
+    /// The same as one of a network's servers.
+    pub fn start_in(network: &Network, nth: usize, name: &str, delay: Duration) -> Self {
+        let addr = network.server(nth);
+        let told = told_of(name, addr, delay);
+        let apart = Apart::start_in(&network.namespace(nth), ENTRY, &told);
+        Self::started(addr, None, apart)
+    }
+
+    fn started(addr: SocketAddr, place: Option<Place>, mut apart: Apart) -> Self {
         apart.said("ready");
         let process = Process {
             apart,
             handled: None,
         };
         Self {
-            place,
+            addr,
+            _place: place,
             process: Mutex::new(process),
         }
     }
@@ -82,7 +97,7 @@ impl ServerProcess {
 
 impl Served for ServerProcess {
     fn place(&self) -> String {
-        self.place.uri()
+        format!("http://{}", self.addr)
     }
 
     /// Ends it too: it tells this as its last words.
@@ -113,6 +128,10 @@ impl Process {
     }
 }
 
+fn told_of(name: &str, addr: SocketAddr, delay: Duration) -> String {
+    format!("{name} {addr} {}", delay.as_millis())
+}
+
 /// The process itself: serves until its input ends, and then tells what it handled.
 pub fn serve() {
     let Some(told) = told() else {
@@ -137,6 +156,16 @@ impl Rig<ServerProcess> {
     /// Three server processes with this delay. The retrying channel gives up on an attempt after `per_try`.
     pub async fn start_processes(delay: Duration, per_try: Duration) -> Self {
         let start = || NAMES.map(|name| ServerProcess::start(name, delay)).into();
+        Self::start_with(start, per_try).await
+    }
+
+    /// The same, each in a namespace of the network.
+    pub async fn start_in(network: &Network, delay: Duration, per_try: Duration) -> Self {
+        let start = |nth| ServerProcess::start_in(network, nth, NAMES[nth], delay);
+        Self::start_with(|| (0..3).map(start).collect(), per_try).await
+    }
+
+    async fn start_with(start: impl FnOnce() -> Vec<ServerProcess>, per_try: Duration) -> Self {
         let parts = Parts::start(STREAMS, || block_in_place(start)).await;
         let connector = || Connector::endpoints(endpoints(&parts.servers));
         let retry = idempotent().per_try_timeout(per_try);
