@@ -14,7 +14,7 @@ use rows::flips::{Flips, gets_calls};
 use rows::limit;
 use rows::netns::{Fault, Network};
 use rows::rig::{LIMIT, Rig};
-use support::wait::wait_until;
+use support::wait::{holds_within, wait_until};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 use trunkline::{EndpointStatus, Error, State};
@@ -62,7 +62,8 @@ async fn one_is_lost(row: &str, fault: Fault) {
     let went_before = went();
     let lost = Instant::now();
     block_in_place(|| network.suffer(fault));
-    wait_until(LIMIT, is_left).await;
+    let left = holds_within(LIMIT, is_left).await;
+    assert!(left, "{:#?}", statuses());
     let found = lost.elapsed();
     load.watch(2, 3, || assert!(is_left(), "nothing goes through"))
         .await;

@@ -18,6 +18,8 @@
 //! | `switch` | when a raw peer's fault strikes |
 //! | `stall` | listeners that never get a client connected |
 //! | `flips` | how often an endpoint comes and goes |
+//! | `ends` | how calls ended, as their callers saw it |
+//! | `warnings` | what the log warns of |
 //! | `memory` | how much of it the process uses |
 //! | `panics` | panics of the whole process, counted |
 //!
@@ -40,6 +42,7 @@ pub mod beside;
 pub mod calls;
 pub mod cpu;
 pub mod dials;
+pub mod ends;
 pub mod flips;
 pub mod memory;
 pub mod netns;
@@ -52,6 +55,7 @@ pub mod source;
 pub mod stall;
 pub mod switch;
 pub mod timings;
+pub mod warnings;
 
 use std::time::Duration;
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Status;
-use trunkline::{Backoff, Channel, Connector, Endpoint, Keepalive, PoolOptions, Retry, State};
+use trunkline::{
+    Backoff, Channel, Connector, Endpoint, HealthCheck, Keepalive, PoolOptions, Retry, State,
+};
 
 use crate::support::chaos::Chaos;
+use crate::support::health::{HealthMode, HealthScript};
 use crate::support::journal::duplicates;
 use crate::support::leak::LeakCheck;
 use crate::support::load::{Load, RunningLoad};
@@ -32,6 +35,10 @@ const RATE: f64 = 250.0;
 
 /// Ids of the channel that does not retry begin here.
 pub const SINGLE_IDS: u64 = 1_000_000_000;
+
+/// What the channels of a rig with health checks ask for: the one that retries, which watches, and the other.
+pub const WATCHES: &str = "watches";
+pub const ASKS: &str = "asks";
 
 /// The servers' stream limit.
 pub const STREAMS: usize = 200;
@@ -92,6 +99,8 @@ pub struct Rig<S = EchoServer> {
     pub single: Side,
     /// The stream limit of each.
     streams: usize,
+    /// Streams to each that are nobody's calls: a health check's.
+    watching: usize,
     leaks: LeakCheck,
     panics: Panics,
 }
@@ -156,6 +165,28 @@ impl Rig {
         (parts.rig(channels, |it| it).await, proxies)
     }
 
+    /// The same, with health services that the channels ask: the one that retries watches, the other asks each time. They ask
+    /// for the health of a service that has their name.
+    pub async fn start_checked(
+        modes: [HealthMode; 3],
+        check: impl Fn(HealthCheck) -> HealthCheck,
+    ) -> (Self, [HealthScript; 3]) {
+        let scripts = modes.map(HealthScript::new);
+        let start = |nth: usize| {
+            let builder = EchoServer::builder(NAMES[nth]).max_concurrent_streams(STREAMS as u32);
+            builder.health(scripts[nth].clone()).tcp()
+        };
+        let parts = Parts::start(STREAMS, || (0..3).map(start).collect()).await;
+        let [retrying, single] = both(|| Connector::endpoints(endpoints(&parts.servers)));
+        let channels = [
+            retrying.health_check(check(HealthCheck::grpc()).service(WATCHES)),
+            single.health_check(check(HealthCheck::grpc_check()).service(ASKS)),
+        ];
+        let mut rig = parts.rig(channels, |it| it).await;
+        rig.watching = 1;
+        (rig, scripts)
+    }
+
     /// Three servers, and channels that find the servers for themselves. `publish` is given the servers, once the watch for
     /// leaks has begun, and gives what makes a channel's connector, and what must live as long as the channels do.
     pub async fn start_published<C, T>(
@@ -202,8 +233,19 @@ impl Rig<ServedPeer> {
         react: impl Fn(usize, &RequestInfo) -> Reaction + Send + Sync + 'static,
         settings: impl Fn(Connector) -> Connector,
     ) -> Self {
+        Self::start_raw_many(3, streams, react, settings).await
+    }
+
+    /// The same with more of them.
+    pub async fn start_raw_many(
+        peers: usize,
+        streams: usize,
+        react: impl Fn(usize, &RequestInfo) -> Reaction + Send + Sync + 'static,
+        settings: impl Fn(Connector) -> Connector,
+    ) -> Self {
         let react = Arc::new(react);
-        let start = || (0..3).map(|nth| raw_server(nth, streams, &react)).collect();
+        let start = |nth| raw_server(nth, streams, &react);
+        let start = || (0..peers).map(start).collect();
         Parts::start(streams, start).await.connect(settings).await
     }
 }
@@ -274,8 +316,9 @@ impl<S: Served> Rig<S> {
         recovery: Option<Duration>,
         figures: &[(&str, u64)],
     ) {
-        slots_are_free(&self.retrying.channel, self.streams).await;
-        slots_are_free(&self.single.channel, self.streams).await;
+        for side in [&self.retrying, &self.single] {
+            slots_are_free_but(&side.channel, self.streams, self.watching).await;
+        }
         // One way to end a channel for each.
         self.retrying.channel.close(Duration::from_secs(1)).await;
         drop((self.retrying, self.single));
@@ -326,6 +369,7 @@ impl<S: Served> Parts<S> {
             single: Side::start_with(single, &adjust).await,
             servers: self.servers,
             streams: self.streams,
+            watching: 0,
             leaks: self.leaks,
             panics: self.panics,
         };
@@ -339,6 +383,7 @@ impl<S: Served> Parts<S> {
             single: Side::start_lazy(single),
             servers: self.servers,
             streams: self.streams,
+            watching: 0,
             leaks: self.leaks,
             panics: self.panics,
         }
@@ -413,11 +458,16 @@ impl Reports {
 /// Waits until no call is on the channel or waits, and each of its connections has all its `streams` free. A slot that
 /// never comes back shows here.
 pub async fn slots_are_free(channel: &Channel, streams: usize) {
+    slots_are_free_but(channel, streams, 0).await;
+}
+
+/// The same where up to so many streams of each endpoint belong to its health check.
+async fn slots_are_free_but(channel: &Channel, streams: usize, watching: usize) {
     let all_free = || {
         channel.status().endpoints.iter().all(|endpoint| {
-            endpoint.in_flight == 0
+            endpoint.in_flight <= watching
                 && endpoint.waiting == 0
-                && endpoint.free_streams == streams * endpoint.connections
+                && endpoint.free_streams + endpoint.in_flight == streams * endpoint.connections
         })
     };
     let free = holds_within(LIMIT, all_free).await;

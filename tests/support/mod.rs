@@ -7,6 +7,7 @@
 //! | file | role |
 //! |---|---|
 //! | `server` | the echo service on a real tonic server: start, kill, shut down, restart |
+//! | `health` | a health service beside it, which does what the test says |
 //! | `raw_peer`, `raw_conn`, `raw_send`, `raw_echo` | an HTTP/2 server made of hand-written frames, scripted by the test |
 //! | `raw_serve`, `reaction` | the same peer answering by itself, one reaction per request |
 //! | `h2_server` | a real `h2` server, where the test sees decoded requests |
@@ -50,6 +51,7 @@ pub mod cutter;
 pub mod echo;
 pub mod frames;
 pub mod h2_server;
+pub mod health;
 pub mod incoming;
 pub mod journal;
 pub mod leak;

@@ -12,6 +12,7 @@ use trunkline_proto::echo_server::EchoServer as EchoServerService;
 
 use super::behaviour::Behaviour;
 use super::echo::EchoService;
+use super::health::HealthScript;
 use super::incoming::Incoming;
 use super::journal::Journal;
 use super::net::BoundListener;
@@ -59,6 +60,7 @@ impl EchoServer {
             max_concurrent_streams: None,
             max_connection_age: None,
             max_message_size: None,
+            health: None,
         }
     }
 
@@ -164,6 +166,7 @@ pub struct EchoServerBuilder {
     max_concurrent_streams: Option<u32>,
     max_connection_age: Option<Duration>,
     max_message_size: Option<usize>,
+    health: Option<HealthScript>,
 }
 
 impl EchoServerBuilder {
@@ -188,6 +191,12 @@ impl EchoServerBuilder {
     /// The largest message taken and sent, in bytes. Default: tonic's (4 MiB taken, any size sent).
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = Some(bytes);
+        self
+    }
+
+    /// Has a health service, too. Default: none.
+    pub fn health(mut self, script: HealthScript) -> Self {
+        self.health = Some(script);
         self
     }
 
@@ -244,6 +253,7 @@ async fn serve(
     }
     server
         .add_service(service)
+        .add_optional_service(options.health)
         .serve_with_incoming_shutdown(incoming, async {
             let _ = asked.await;
         })
