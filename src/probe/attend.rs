@@ -1,7 +1,7 @@
 //! Asks one endpoint, again and again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -26,6 +26,8 @@ pub(super) struct Patient {
     pub(super) service: Arc<str>,
     /// The log has been told what can't be learnt of it.
     pub(super) told: Arc<AtomicBool>,
+    /// The answers to calls when it was last asked.
+    pub(super) answered: AtomicU64,
     pub(super) means: Arc<Means>,
 }
 
@@ -34,6 +36,8 @@ enum Heard {
     Answer(Answer),
     /// No answer in its time.
     Nothing,
+    /// The answer broke off.
+    Broken(String),
     /// No stream was free to ask with: its calls are answered, or it would not be so busy.
     Busy,
     /// There is nobody to be asked.
@@ -56,6 +60,7 @@ impl Patient {
                 Heard::Answer(answer) => self.learn(answer),
                 Heard::Busy => self.leave_open(),
                 Heard::Nothing => self.learn(self.no_answer()),
+                Heard::Broken(why) => self.learn(failed(why)),
             }
             self.pause().await;
         }
@@ -88,8 +93,10 @@ impl Patient {
 
     async fn ask(&self) -> Heard {
         let _turn = self.means.turns.acquire().await;
+        let since = self.asks();
         let answered = self.subchannel.health.answered();
         match timeout(self.limit(), self.question()).await {
+            Ok(Heard::Broken(_)) if self.is_contradicted(since) => Heard::Busy,
             Ok(heard) => heard,
             // The health service is stuck, not the server. It is told apart from a frozen one by that.
             Err(_) if self.subchannel.health.answered() > answered => Heard::Busy,
@@ -110,6 +117,9 @@ impl Patient {
                 match asked.await {
                     Ok(serving) => Heard::Answer(self.answer_of(serving)),
                     Err(Silence::Unimplemented) => Heard::NoService,
+                    // It broke off everything on that connection; another one is to be asked.
+                    Err(Silence::Broken(_)) if lease.connection().end().is_some() => Heard::Busy,
+                    Err(Silence::Broken(why)) => Heard::Broken(why),
                     Err(silence) => Heard::Answer(self.answer_to(silence)),
                 }
             }
@@ -167,8 +177,24 @@ impl Patient {
                 ));
                 Answer::Untold
             }
-            Silence::Failed(why) => Answer::Failed(why.into()),
+            Silence::Broken(why) | Silence::Failed(why) => Answer::Failed(why.into()),
         }
+    }
+
+    /// It is asked now. Gives the answers to calls when it was asked before.
+    pub(super) fn asks(&self) -> u64 {
+        let now = self.subchannel.health.answered();
+        self.answered.swap(now, Ordering::Relaxed)
+    }
+
+    /// Whether calls have been answered since then. If so, an answer that breaks off, which takes no time, says no more
+    /// against the server than one that does not come.
+    pub(super) fn is_contradicted(&self, since: u64) -> bool {
+        let answers = self.subchannel.health.answered() > since;
+        if answers {
+            self.tell("its health service breaks off its answers: that does not count while calls are answered");
+        }
+        answers
     }
 
     pub(super) fn no_answer(&self) -> Answer {

@@ -19,8 +19,8 @@ use super::Probe;
 ///   [three](Self::unhealthy_threshold) in a row.
 /// - It gets calls again after [two](Self::healthy_threshold) good answers, and when it has been well for 1 s; that
 ///   time doubles each time it falls ill, up to 60 s, and is forgotten once it has been well for so long.
-/// - A probe without any answer in its time does not count while calls are answered: it is the health service that is
-///   stuck, then, and not the server.
+/// - A probe without any answer in its time, or whose answer breaks off, does not count while calls are answered: it is
+///   the health service that is stuck or gone, then, and not the server.
 /// - A server without a health service is well (gRFC A17); so is one that does not let this client ask. The log says so
 ///   once.
 ///

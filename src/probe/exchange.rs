@@ -39,7 +39,9 @@ pub(super) enum Silence {
     Forbidden(String),
     /// It does not know the service whose health was asked for.
     ServiceUnknown,
-    /// Something else went wrong.
+    /// The answer broke off, or never began.
+    Broken(String),
+    /// It is another answer than one about health.
     Failed(String),
 }
 
@@ -83,7 +85,7 @@ async fn ask(
     service: &str,
     limit: Option<Duration>,
 ) -> Result<Statements, Silence> {
-    let mut request = head(subchannel, Method::POST, path).map_err(failed)?;
+    let mut request = head(subchannel, Method::POST, path).map_err(broken)?;
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
     headers.insert(TE, TRAILERS);
@@ -96,7 +98,7 @@ async fn ask(
     }
     let body = Once(Some(wire::request(service)));
     let exchange = lease.connection().exchange(request, body, &means.tasks);
-    let response = exchange.await.map_err(failed)?;
+    let response = exchange.await.map_err(broken)?;
     if let Some(outcome) = Outcome::of_headers(response.headers()) {
         silence_of(outcome.code, response.headers())?;
     }
@@ -154,7 +156,7 @@ impl Statements {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
             let frame = match frame {
                 None => return Ok(None),
-                Some(frame) => frame.map_err(failed)?,
+                Some(frame) => frame.map_err(broken)?,
             };
             match frame.into_data() {
                 Ok(data) => self.responses.push(&data),
@@ -188,8 +190,8 @@ fn silence_of(code: Code, headers: &http::HeaderMap) -> Result<(), Silence> {
     })
 }
 
-fn failed(error: Error) -> Silence {
-    Silence::Failed(error.message().to_owned())
+fn broken(error: Error) -> Silence {
+    Silence::Broken(error.message().to_owned())
 }
 
 /// A body of one piece.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use futures_util::StreamExt as _;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, abortable};
@@ -143,6 +143,7 @@ fn patient(
             .unwrap_or(&means.check.service)
             .into(),
         told: Arc::clone(told),
+        answered: AtomicU64::new(subchannel.health.answered()),
         means: Arc::clone(means),
     })
 }

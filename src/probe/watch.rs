@@ -27,6 +27,7 @@ const FEW: usize = 4;
 
 /// Listens to the server as long as it speaks.
 pub(super) async fn watch(patient: &Patient) -> Over {
+    let since = patient.asks();
     let answered = patient.subchannel.health.answered();
     let Ok(lease) = timeout(patient.limit(), patient.lease()).await else {
         return Over::Busy;
@@ -39,8 +40,8 @@ pub(super) async fn watch(patient: &Patient) -> Over {
     }
     let mut statements = match timeout(patient.limit(), first(patient, &lease)).await {
         Ok(Ok(begun)) => begun,
-        Ok(Err(Silence::Unimplemented)) => return Over::MustBeAsked,
-        Ok(Err(silence)) => return Over::Ended(patient.answer_to(silence)),
+        Ok(Err(_)) if lease.connection().end().is_some() => return Over::Moved,
+        Ok(Err(silence)) => return over(patient, silence, since),
         // As for a question.
         Err(_) if patient.subchannel.health.answered() > answered => return Over::Busy,
         Err(_) => return Over::Ended(patient.no_answer()),
@@ -53,11 +54,19 @@ pub(super) async fn watch(patient: &Patient) -> Over {
                 return Over::Ended(Answer::Failed(why));
             }
             Ok(Err(_)) | Err(_) if lease.connection().end().is_some() => return Over::Moved,
-            Ok(Err(Silence::Unimplemented)) => return Over::MustBeAsked,
-            Ok(Err(silence)) => return Over::Ended(patient.answer_to(silence)),
+            Ok(Err(silence)) => return over(patient, silence, since),
             // Nothing new, and nothing lost.
             Err(_) => {}
         }
+    }
+}
+
+/// What follows from that, where calls had so many answers when the server was asked before.
+fn over(patient: &Patient, silence: Silence, since: u64) -> Over {
+    match silence {
+        Silence::Unimplemented => Over::MustBeAsked,
+        Silence::Broken(_) if patient.is_contradicted(since) => Over::Busy,
+        silence => Over::Ended(patient.answer_to(silence)),
     }
 }
 

@@ -6,10 +6,11 @@ use super::rig::Rig;
 use super::served::Served;
 use super::side::Side;
 
-/// Changes of whether an endpoint gets its share of the calls, for both channels of a rig.
+/// Changes of whether an endpoint gets its share of the calls, for both channels of a rig. A connection that is lost and
+/// replaced is none: only what is said of the endpoint counts.
 #[derive(Clone, Debug, Default)]
 pub struct Flips {
-    before: Option<[bool; 2]>,
+    before: [Option<bool>; 2],
     counts: [u64; 2],
     /// What the status said at the changes.
     log: Vec<String>,
@@ -18,17 +19,18 @@ pub struct Flips {
 impl Flips {
     /// Looks whether it does now; often enough to miss nothing.
     pub fn look<S: Served>(&mut self, rig: &Rig<S>, nth: usize) {
-        let now = gets_calls(rig, nth);
-        for side in 0..2 {
-            if self.before.is_some_and(|it| it[side] != now[side]) {
-                self.counts[side] += 1;
-                let [retrying, single] = statuses(rig, nth);
-                let status = if side == 0 { retrying } else { single };
-                self.log
-                    .push(format!("{side}: {:?} {}", status.health, status.state));
+        for (side, status) in statuses(rig, nth).into_iter().enumerate() {
+            let health = status.health;
+            if matches!(health.health, Health::Disconnected | Health::Unknown) {
+                continue;
             }
+            let is_in = is_in(health.health);
+            if self.before[side].is_some_and(|it| it != is_in) {
+                self.counts[side] += 1;
+                self.log.push(format!("{side}: {health:?}"));
+            }
+            self.before[side] = Some(is_in);
         }
-        self.before = Some(now);
     }
 
     pub fn counts(&self) -> [u64; 2] {
@@ -50,13 +52,14 @@ impl Flips {
 
 /// Whether it gets its share of the calls.
 pub fn gets_calls<S: Served>(rig: &Rig<S>, nth: usize) -> [bool; 2] {
-    statuses(rig, nth).map(|it| {
-        let is_in = matches!(
-            it.health.health,
-            Health::Healthy | Health::Suspect | Health::Tolerated
-        );
-        is_in && it.state == State::Ready
-    })
+    statuses(rig, nth).map(|it| is_in(it.health.health) && it.state == State::Ready)
+}
+
+fn is_in(health: Health) -> bool {
+    matches!(
+        health,
+        Health::Healthy | Health::Suspect | Health::Tolerated
+    )
 }
 
 /// An endpoint as both channels see it.
