@@ -22,6 +22,11 @@ pub(crate) struct EndpointHealth {
     faults: AtomicU64,
     /// Faults since the last success.
     consecutive: AtomicU32,
+    /// Faults in a row that open the breaker, if there is one.
+    patience: u32,
+    /// When calls without an answer led to a look at the connections, in milliseconds after `born`, plus one; 0 if a call
+    /// has succeeded since.
+    stalled: AtomicU64,
     /// The latest connection whose loss was counted.
     lost: AtomicU64,
     /// Successes matter to the machine just now.
@@ -49,6 +54,9 @@ pub(crate) struct Trial {
 /// A trial that takes longer than this no longer keeps others from trying: it may be a stream that lasts.
 const TRIAL_LIMIT: Duration = Duration::from_secs(10);
 
+/// For how long calls of connections that stood still may go on to end, after these were given up.
+const STALLED: Duration = Duration::from_secs(1);
+
 /// What a fault led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
@@ -56,6 +64,9 @@ pub(crate) enum Recorded {
     Quietly,
     /// The first failure after a success.
     FirstFault,
+    /// So many calls in a row had no answer that the endpoint is to be kept from calls, unless it is only its connections
+    /// that stand still.
+    Unanswered,
     /// The endpoint is kept from calls now.
     Tripped,
 }
@@ -68,6 +79,8 @@ impl EndpointHealth {
             failed: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             consecutive: AtomicU32::new(0),
+            patience: rules.patience(),
+            stalled: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             attentive: AtomicBool::new(false),
             tolerated: AtomicBool::new(false),
@@ -93,15 +106,18 @@ impl EndpointHealth {
                 if self.consecutive.load(Ordering::Relaxed) != 0 {
                     self.consecutive.store(0, Ordering::Relaxed);
                 }
+                if self.stalled.load(Ordering::Relaxed) != 0 {
+                    self.stalled.store(0, Ordering::Relaxed);
+                }
                 if self.attentive.load(Ordering::Relaxed) {
                     self.succeeded();
                 }
                 Recorded::Quietly
             }
-            Bearing::Fault => self.fault(),
+            Bearing::Fault => self.fault(outcome.code == Code::DeadlineExceeded),
             // They are numbered from 1 on, and calls of several that were lost together come in any order.
             Bearing::Lost if self.lost.fetch_max(connection, Ordering::Relaxed) < connection => {
-                self.fault()
+                self.fault(false)
             }
             Bearing::Lost | Bearing::Neutral => Recorded::Quietly,
         }
@@ -112,9 +128,48 @@ impl EndpointHealth {
         self.change(|machine, now, totals| machine.success(now, totals, any));
     }
 
-    fn fault(&self) -> Recorded {
+    fn fault(&self, late: bool) -> Recorded {
+        // Once the breaker is open, or about to close, all of them count.
+        let excusable = late && !self.attentive.load(Ordering::Relaxed);
+        if excusable && self.stands_still() {
+            // It was on a connection that has been given up.
+            return Recorded::Quietly;
+        }
         self.faults.fetch_add(1, Ordering::Relaxed);
         let consecutive = self.consecutive.fetch_add(1, Ordering::Relaxed) + 1;
+        if excusable && consecutive >= self.patience && self.begins_to_stand_still() {
+            return Recorded::Unanswered;
+        }
+        self.count(consecutive)
+    }
+
+    /// Whether calls may still be ending that were on connections that have been given up.
+    fn stands_still(&self) -> bool {
+        let stalled = self.stalled.load(Ordering::Relaxed);
+        stalled != 0 && self.mark().saturating_sub(stalled) < millis(STALLED)
+    }
+
+    /// Whether this is the first look at the connections since a call succeeded, and nobody else's.
+    fn begins_to_stand_still(&self) -> bool {
+        let taken =
+            self.stalled
+                .compare_exchange(0, self.mark(), Ordering::Relaxed, Ordering::Relaxed);
+        taken.is_ok()
+    }
+
+    /// The calls without an answer were on connections that stood still, and that have been given up: one incident, as a
+    /// connection that is lost is one, however many calls were on it.
+    pub(super) fn excuse(&self) {
+        self.consecutive.store(0, Ordering::Relaxed);
+    }
+
+    /// The calls without an answer were on connections on which the peer shows that it is alive.
+    pub(super) fn blame(&self) -> Recorded {
+        self.count(self.consecutive.load(Ordering::Relaxed))
+    }
+
+    /// Lets the breaker hear of a fault, with which there are so many in a row.
+    fn count(&self, consecutive: u32) -> Recorded {
         let random = fastrand::f64();
         let tripped =
             self.change(|machine, now, totals| machine.fault(now, consecutive, totals, random));
@@ -243,7 +298,7 @@ impl EndpointHealth {
 
     /// The right to the one call, if nobody has it.
     pub(super) fn begin_trial(self: &Arc<Self>) -> Option<Trial> {
-        let now = millis(self.born.elapsed()) + 1;
+        let now = self.mark();
         let before = self.trial.load(Ordering::Relaxed);
         if before != 0 && now.saturating_sub(before) < millis(TRIAL_LIMIT) {
             return None;
@@ -255,6 +310,11 @@ impl EndpointHealth {
             health: Arc::clone(self),
             mark: now,
         })
+    }
+
+    /// The time, as the atomics keep it.
+    fn mark(&self) -> u64 {
+        millis(self.born.elapsed()) + 1
     }
 
     fn totals(&self) -> Totals {

@@ -4,7 +4,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
-use tonic::Code;
 
 use crate::classify::{Bearing, Outcome};
 use crate::health::Rules;
@@ -55,15 +54,14 @@ impl Subchannel {
 
     /// The same, with what it says about the endpoint, where that is not what it says by itself.
     pub(crate) fn record_as(&self, outcome: Outcome, bearing: Bearing, connection: u64) {
-        let timed_out = outcome.code == Code::DeadlineExceeded;
         match self.health.record(outcome, bearing, connection) {
-            Recorded::Quietly => {}
+            Recorded::Quietly | Recorded::Tripped => {}
             // From here on any byte shows that the peer is alive.
             Recorded::FirstFault => self.pool.listen(),
-            // Its connections are kept. But a peer that is silent, too, has to show that it answers: a new connection
-            // is ready once it has.
-            Recorded::Tripped if timed_out => self.pool.retire_silent(),
-            Recorded::Tripped => {}
+            // A peer that is silent, too, has to show that it answers: a new connection is ready once it has. If it is
+            // the path that lost a packet too many, that one works.
+            Recorded::Unanswered if self.pool.retire_silent() => self.health.excuse(),
+            Recorded::Unanswered => drop(self.health.blame()),
         }
     }
 }

@@ -19,6 +19,10 @@ use super::Influence;
 /// `INTERNAL`, `UNKNOWN`, `DATA_LOSS` and `DEADLINE_EXCEEDED`; of requests that are not gRPC, the status codes from 500
 /// on. Other codes are the application's, and cancelled calls say nothing.
 ///
+/// Calls that are late together because their connection stands still are one incident, not many: before the breaker
+/// opens for calls without a response, connections on which nothing comes any more are replaced, and what was on them is
+/// not counted further. It opens if calls on the new ones are late, too.
+///
 /// It keeps the endpoint's connections. It never ejects the last endpoint: see [`EjectionLimits`](crate::EjectionLimits).
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]

@@ -26,6 +26,11 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
+    /// Faults in a row that open a breaker.
+    pub(crate) fn patience(&self) -> u32 {
+        self.breaker.as_ref().map_or(u32::MAX, |it| it.consecutive)
+    }
+
     /// How often the breakers look at their counters.
     pub(crate) fn sample_interval(&self) -> Option<Duration> {
         self.breaker.as_ref().map(|it| it.window / SAMPLES)

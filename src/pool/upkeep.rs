@@ -38,8 +38,9 @@ impl Pool {
     }
 
     /// Takes no more calls on connections that have not had a byte since [`listen`](Self::listen): their peer may be
-    /// frozen. They finish their calls, if that is ever; new ones are ready once the peer has answered.
-    pub(crate) fn retire_silent(&self) {
+    /// frozen. They finish their calls, if that is ever; new ones are ready once the peer has answered. Says whether there
+    /// were any.
+    pub(crate) fn retire_silent(&self) -> bool {
         let mut book = lock(&self.book);
         let open = self.open.load_full();
         let (heard, silent): (Vec<_>, Vec<_>) = open
@@ -47,7 +48,7 @@ impl Pool {
             .cloned()
             .partition(|it| it.connection.was_heard());
         if silent.is_empty() {
-            return;
+            return false;
         }
         self.open.store(Arc::new(heard));
         for pooled in &silent {
@@ -55,6 +56,7 @@ impl Pool {
         }
         self.update(&mut book);
         self.dial_if_wanted(&mut book, self.queue.len());
+        true
     }
 
     /// Gives connections above the minimum that had no call since the last look back to deadpool, newest
