@@ -1,4 +1,4 @@
-//! Score card row 54, the half with SIGSTOP: a server stands still, and its kernel doesn't.
+//! Score card row 54: a server stands still, and its kernel doesn't; a machine has too much to do, and nothing is wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 #![allow(
     clippy::disallowed_methods,
@@ -8,9 +8,13 @@
 mod rows;
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rows::dials::Dialled;
+use rows::flips::Flips;
 use rows::limit;
 use rows::rig::{LIMIT, Rig, SINGLE_IDS};
 use rows::served::Served;
@@ -88,7 +92,7 @@ async fn row_54_server_frozen() {
     ];
     let address = rig.address(0);
     let recovery = reports.recovery(fault);
-    rig.score("54", &reports, Some(recovery), &figures).await;
+    rig.score("54a", &reports, Some(recovery), &figures).await;
     reports.no_idempotent_failed();
     for failure in &reports.single.failed {
         let error = Error::from_status(&failure.status).expect("the channel's error");
@@ -109,7 +113,84 @@ async fn row_54_server_frozen() {
     assert!(back <= limit(BACK), "{back:?}");
 }
 
-/// What the row above starts this binary anew for.
+/// Twice as many threads that only compute as there are processors make calls slow, and no connection and no endpoint is
+/// given up for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_54_machine_starved() {
+    let rig = Rig::start_processes(HANDLER, PER_TRY).await;
+    let mut flips = [(); 3].map(|()| Flips::default());
+    let mut look = || {
+        for (nth, flips) in flips.iter_mut().enumerate() {
+            flips.look(&rig, nth);
+        }
+    };
+    let load = rig.load();
+    let fault_at = load.watch(1, 3, &mut look).await;
+    let dials = || [&rig.retrying, &rig.single].map(|side| side.dials.count());
+    let before = dials();
+    let busy = Busy::threads(4);
+    load.watch(2, 3, &mut look).await;
+    let dialled = dials();
+    let computed = block_in_place(|| busy.stop());
+    load.watch(1, 1, &mut look).await;
+    let reports = load.finish().await;
+
+    let flipped: u64 = flips.iter().flat_map(Flips::counts).sum();
+    let all = reports.retrying.clone().joined(reports.single.clone());
+    let figures = [
+        ("flips", flipped),
+        ("p99_us", all.latency(0.99).as_micros() as u64),
+        ("busy_rounds", computed),
+    ];
+    let recovery = reports.recovery(fault_at);
+    rig.score("54b", &reports, Some(recovery), &figures).await;
+    assert_eq!(before, [3, 3], "a connection to each server");
+    assert_eq!(dialled, before, "a connection was given up");
+    assert_eq!(flipped, 0, "{flips:#?}");
+    reports.none_failed();
+}
+
+/// Threads that do nothing but compute.
+struct Busy {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+impl Busy {
+    fn threads(count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let compute = |stop: Arc<AtomicBool>| {
+            let mut rounds = 0_u64;
+            while !stop.load(SeqCst) {
+                rounds = std::hint::black_box(rounds + 1);
+            }
+            rounds
+        };
+        let start = |_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || compute(stop))
+        };
+        Self {
+            threads: (0..count).map(start).collect(),
+            stop,
+        }
+    }
+
+    /// Ends them. Gives how much they did.
+    fn stop(mut self) -> u64 {
+        self.stop.store(true, SeqCst);
+        let threads = std::mem::take(&mut self.threads);
+        threads.into_iter().map(|it| it.join().unwrap()).sum()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst);
+    }
+}
+
+/// What the rows above start this binary anew for.
 #[test]
 #[ignore = "a server process of the other test"]
 fn server_process() {

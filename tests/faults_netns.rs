@@ -23,6 +23,8 @@ use trunkline::{EndpointStatus, Error, State};
 const HANDLER: Duration = Duration::from_millis(5);
 /// How long an attempt may take that can be repeated. Calls have a second, and keepalive takes one to find out.
 const PER_TRY: Duration = Duration::from_millis(400);
+/// The same where packets have to be sent again, and again: what is late then is not to be taken for lost at once.
+const LATE: Duration = Duration::from_millis(750);
 /// Keepalive's interval and timeout.
 const DETECT: Duration = Duration::from_millis(500 + 500);
 /// What timers and a busy machine may add.
@@ -145,7 +147,7 @@ async fn row_06_silent_partition_of_all() {
 #[ignore = "makes network namespaces: scripts/netns"]
 async fn row_08_packet_loss_to_one() {
     let network = block_in_place(Network::new);
-    let rig = Rig::start_in(&network, HANDLER, PER_TRY).await;
+    let rig = Rig::start_in(&network, HANDLER, LATE).await;
     let load = rig.load();
     let fault_at = load.part(1, 3).await;
     block_in_place(|| network.suffer(Fault::Lossy(0, 30)));
