@@ -394,7 +394,7 @@ async fn unreliable(row: &str, mode: HealthMode) {
     load.watch(1, 1, || usable("afterwards")).await;
     let reports = load.finish().await;
 
-    let asked = scripts.each_ref().map(|script| asked(script));
+    let asked = scripts.each_ref().map(asked);
     let lasted = began.elapsed();
     let warned = |nth: usize| warnings.with(&rig.address(nth));
     let warned = [0, 1, 2].map(warned);
