@@ -1,6 +1,5 @@
 //! What the dials of a channel, or of one endpoint, share.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,8 +32,8 @@ pub(crate) struct TlsContext {
     /// The last server's certificate and its chain, as they came and as they read. Most connections bring those that are
     /// known.
     peer: Mutex<Option<(Vec<CertificateDer<'static>>, Arc<Certificate>)>>,
-    /// The certificates that were warned of, by their serial numbers.
-    warned: Mutex<HashSet<String>>,
+    /// Of the certificates in use, those that were warned of. Not every issuer gives each a serial number of its own.
+    warned: Mutex<Vec<Certificate>>,
     /// Why changed files are not in use.
     pub(super) trouble: Mutex<Option<Arc<str>>>,
 }
@@ -156,11 +155,14 @@ impl TlsContext {
             return;
         };
         let identity = material.identity.iter();
-        for certificate in identity.flat_map(|own| std::iter::once(own).chain(&own.chain)) {
-            let soon = certificate.ends_within(self.tls.options.expiry_warning);
-            if soon && lock(&self.warned).insert(certificate.serial.clone()) {
-                tracing::warn!(%certificate, "a certificate of this side is about to expire");
-            }
+        let all = identity.flat_map(|own| std::iter::once(own).chain(&own.chain));
+        let soon: Vec<_> = all
+            .filter(|it| it.ends_within(self.tls.options.expiry_warning))
+            .cloned()
+            .collect();
+        let before = std::mem::replace(&mut *lock(&self.warned), soon.clone());
+        for certificate in soon.iter().filter(|it| !before.contains(it)) {
+            tracing::warn!(%certificate, "a certificate of this side is about to expire");
         }
     }
 }
