@@ -74,6 +74,7 @@ impl Connector {
     fn start(self) -> Result<Channel, Error> {
         let tasks = Tasks::new()?;
         let tls = self.tls_settings(&tasks)?;
+        let tls_of_channel = tls.clone();
         let context = PoolContext {
             options: self.pool,
             http2: self.http2,
@@ -93,6 +94,7 @@ impl Connector {
                 .credentials
                 .map(|it| TokenHolder::new(it, tasks.clone())),
             tasks,
+            tls: tls_of_channel,
             retry: Policies::new(self.retry, self.retry_for),
             budget: self.retry_budget,
             defaults: CallDefaults {

@@ -84,6 +84,7 @@ async fn a_new_certificate_that_ends_soon_is_logged() {
     next.write(&folder.path(""), "tls");
     wait_until(LIMIT, || log.count(EXPIRES) > 0).await;
     assert_eq!(log.count("CN=second (20 days left)"), 1);
+    assert_eq!(channel.stats().tls_expiring, 1);
     let last = issue("third").valid_for_days(19).finish();
     last.write(&folder.path(""), "tls");
     wait_until(LIMIT, || log.count("CN=third (19 days left)") > 0).await;

@@ -36,6 +36,16 @@ pub(crate) struct TlsContext {
     warned: Mutex<Vec<Certificate>>,
     /// Why changed files are not in use.
     pub(super) trouble: Mutex<Option<Arc<str>>>,
+    pub(super) counts: Arc<TlsCounts>,
+}
+
+/// What has happened to all contexts of a channel.
+#[derive(Debug, Default)]
+pub(crate) struct TlsCounts {
+    /// Times that changed files could not be used.
+    pub(crate) failures: AtomicU64,
+    /// Certificates of this side that were warned of.
+    pub(crate) expiring: AtomicU64,
 }
 
 impl TlsContext {
@@ -44,17 +54,21 @@ impl TlsContext {
     /// # Errors
     ///
     /// A configuration error that names the field.
-    pub(crate) fn loaded_now(tls: &Tls, protocol: Protocol) -> Result<Arc<Self>, Error> {
+    pub(crate) fn loaded_now(
+        tls: &Tls,
+        protocol: Protocol,
+        counts: &Arc<TlsCounts>,
+    ) -> Result<Arc<Self>, Error> {
         let files = Files::read_now(tls.files());
         let material = Material::of(tls, protocol, &files)?;
-        let context = Self::new(tls, protocol);
+        let context = Self::new(tls, protocol, counts);
         context.replace(material, files.digest());
         context.warn_of_expiry();
         Ok(context)
     }
 
     /// One that is still to be read, by [`follow_files`](Self::follow_files) or the first dial.
-    pub(crate) fn new(tls: &Tls, protocol: Protocol) -> Arc<Self> {
+    pub(crate) fn new(tls: &Tls, protocol: Protocol, counts: &Arc<TlsCounts>) -> Arc<Self> {
         if tls.options.any_name {
             tracing::warn!(
                 "TLS does not check host names: anybody with a certificate of a trusted root can pose as the server"
@@ -73,6 +87,7 @@ impl TlsContext {
             peer: Mutex::default(),
             warned: Mutex::default(),
             trouble: Mutex::default(),
+            counts: Arc::clone(counts),
         })
     }
 
@@ -162,6 +177,7 @@ impl TlsContext {
             .collect();
         let before = std::mem::replace(&mut *lock(&self.warned), soon.clone());
         for certificate in soon.iter().filter(|it| !before.contains(it)) {
+            self.counts.expiring.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%certificate, "a certificate of this side is about to expire");
         }
     }
