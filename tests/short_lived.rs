@@ -96,3 +96,36 @@ async fn a_goaway_with_the_first_answer_is_no_failure() {
     drop((client, channel, peer));
     leaks.finish().await;
 }
+
+/// Header blocks that can't be read are no answers: whoever sends nothing else is not dialled in a tight loop.
+#[tokio::test(start_paused = true)]
+async fn answers_that_break_the_protocol_are_failures() {
+    /// An index that no table has (RFC 7541, section 2.3.3).
+    const UNREADABLE: &[u8] = b"\xff\x7f";
+    let leaks = LeakCheck::start().await;
+    let scratch = Scratch::new();
+    let peer = RawPeer::unix(scratch.path("peer.sock"));
+    let channel = Connector::target(peer.uri()).connect_lazy().unwrap();
+    let client = EchoClient::new(channel.clone());
+    for nth in 1..=3 {
+        let mut conn = peer.accept().await;
+        conn.handshake(&[]).await;
+        let status = || channel.status().endpoints.remove(0);
+        wait_until(LIMIT, || status().state == State::Ready).await;
+        let call = burst(&client, [nth]);
+        let (stream, _) = conn.next_echo_request().await;
+        let frame = Frame::headers(stream, UNREADABLE, false);
+        conn.send_raw(&frame.encode()).await;
+        conn.closed().await;
+        wait_until(LIMIT, || status().state == State::TransientFailure).await;
+        assert_eq!(u64::from(status().failed_dials), nth);
+        let error = status().last_error.unwrap();
+        assert!(
+            error.contains("protocol error on the connection"),
+            "{error}"
+        );
+        drop(call);
+    }
+    drop((client, channel, peer));
+    leaks.finish().await;
+}

@@ -146,6 +146,22 @@ async fn what_is_as_it_should_be_is_used() {
     leaks.finish().await;
 }
 
+/// The process that an endpoint must be is asked for beside what the channel asks for.
+#[tokio::test]
+async fn the_process_of_an_endpoint_takes_nothing_away() {
+    let leaks = LeakCheck::start().await;
+    let place = Place::new();
+    let pid = std::process::id();
+    let to = |pid: u32, options: UnixOptions| {
+        Connector::endpoints([Endpoint::unix(place.path()).peer_pid(pid)]).unix_options(options)
+    };
+    accepted(to(pid, UnixOptions::strict())).await;
+    refused_as(to(1, UnixOptions::strict()), &["has pid", "not 1"]).await;
+    refused_as(to(pid, checks().owner(OTHER)), &["UnixOptions::owner"]).await;
+    drop(place);
+    leaks.finish().await;
+}
+
 #[tokio::test]
 async fn a_foreign_owner_is_refused() {
     let leaks = LeakCheck::start().await;

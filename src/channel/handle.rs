@@ -21,6 +21,7 @@ use crate::retry::{Budget, BudgetLimits, Policies};
 use crate::task::Tasks;
 use crate::time::Instant;
 use crate::token::{Held, TokenHolder};
+use crate::transport::security::TlsSettings;
 
 use super::attempt::Head;
 use super::call::Call;
@@ -48,6 +49,7 @@ pub(crate) struct Parts {
     pub(crate) directory: Arc<Directory>,
     pub(crate) tasks: Tasks,
     pub(crate) token: Option<Arc<TokenHolder>>,
+    pub(crate) tls: TlsSettings,
     pub(crate) retry: Policies,
     pub(crate) budget: BudgetLimits,
     pub(crate) defaults: CallDefaults,
@@ -58,6 +60,7 @@ pub(super) struct Inner {
     pub(super) directory: Arc<Directory>,
     pub(super) tasks: Tasks,
     pub(super) token: Option<Arc<TokenHolder>>,
+    tls: TlsSettings,
     pub(super) retry: Policies,
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
@@ -122,6 +125,7 @@ impl Channel {
                 directory: parts.directory,
                 tasks: parts.tasks,
                 token: parts.token,
+                tls: parts.tls,
                 retry: parts.retry,
                 budget,
                 defaults: parts.defaults,
@@ -173,7 +177,12 @@ impl Channel {
     /// Counts since the channel was made.
     #[must_use]
     pub fn stats(&self) -> ChannelStats {
-        self.inner.counters.snapshot()
+        let (tls_failures, tls_expiring) = self.inner.tls.counts();
+        ChannelStats {
+            tls_failures,
+            tls_expiring,
+            ..self.inner.counters.snapshot()
+        }
     }
 
     /// Follows the state of the channel as a whole. It also wakes when the [health](crate::EndpointStatus::health) of an

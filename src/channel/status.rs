@@ -108,6 +108,10 @@ pub struct ChannelStats {
     pub retries: u64,
     /// Attempts resent because the endpoint provably had not processed them.
     pub resends: u64,
+    /// Times that TLS files that had changed could not be used; [`EndpointStatus::tls_error`] says why.
+    pub tls_failures: u64,
+    /// Certificates of this side that were warned of because they are about to expire.
+    pub tls_expiring: u64,
 }
 
 /// What the attempt loop counts.
@@ -142,6 +146,7 @@ impl Counters {
             failed: self.failed.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
             resends: self.resends.load(Ordering::Relaxed),
+            ..ChannelStats::default()
         }
     }
 }

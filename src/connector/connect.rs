@@ -83,6 +83,7 @@ impl Connector {
             discovery: self.discovery_influence,
             limits: self.limits,
         });
+        let tls_of_channel = tls.clone();
         let context = PoolContext {
             options: self.pool,
             http2: self.http2,
@@ -109,6 +110,7 @@ impl Connector {
             directory,
             token,
             tasks,
+            tls: tls_of_channel,
             retry: Policies::new(self.retry, self.retry_for),
             budget: self.retry_budget,
             defaults: CallDefaults {

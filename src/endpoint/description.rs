@@ -37,6 +37,7 @@ pub struct Endpoint {
     security: Wanted,
     health_service: Option<String>,
     unix: Option<UnixOptions>,
+    peer_pid: Option<u32>,
 }
 
 /// What tells endpoints apart: a new key is a new endpoint, with connections of its own.
@@ -46,6 +47,8 @@ pub(crate) struct Key {
     pub(crate) authority: Authority,
     pub(crate) security: Wanted,
     pub(crate) unix: Option<UnixOptions>,
+    /// The process that must be at the other end of a Unix socket, beside what the options ask for.
+    pub(crate) peer_pid: Option<u32>,
 }
 
 impl Endpoint {
@@ -86,6 +89,7 @@ impl Endpoint {
             security: Wanted::default(),
             health_service: None,
             unix: None,
+            peer_pid: None,
         }
     }
 
@@ -102,6 +106,14 @@ impl Endpoint {
     #[must_use]
     pub fn tls(mut self, tls: crate::transport::tls::Tls) -> Self {
         self.security = Wanted::Own(tls);
+        self
+    }
+
+    /// The process that must be at the other end of its Unix socket, beside whatever the [options](UnixOptions) in force
+    /// ask for. Without effect on TCP servers.
+    #[must_use]
+    pub fn peer_pid(mut self, pid: u32) -> Self {
+        self.peer_pid = Some(pid);
         self
     }
 
@@ -181,6 +193,7 @@ impl Endpoint {
         match Authority::from_str(&text) {
             Ok(authority) if !text.contains('@') => Ok(Key {
                 unix: self.unix.clone().filter(|_| address.is_unix()),
+                peer_pid: self.peer_pid.filter(|_| address.is_unix()),
                 address,
                 authority,
                 security: self.security.clone(),

@@ -35,14 +35,18 @@ impl Subchannel {
         let security = context
             .tls
             .security(&key.address, &key.security, &context.tasks);
-        let unix = key.unix.as_ref().unwrap_or(&context.unix);
+        let unix = key.unix.as_ref().unwrap_or(&context.unix).clone();
+        let unix = match key.peer_pid {
+            Some(pid) => unix.peer_pid(pid),
+            None => unix,
+        };
         Arc::new(Self {
             private: security.scheme() == Scheme::HTTPS || key.address.is_unix(),
             scheme: security.scheme(),
             identity: hasher.finish(),
             name: key.address.to_string().into(),
             authority: key.authority.clone(),
-            pool: Pool::start(key.address.clone(), unix, security, context),
+            pool: Pool::start(key.address.clone(), &unix, security, context),
             health: EndpointHealth::new(Arc::clone(rules), Arc::clone(&context.flips)),
         })
     }

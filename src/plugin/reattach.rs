@@ -3,7 +3,6 @@
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::transport::dial::UnixOptions;
 
 use super::parts;
 
@@ -70,8 +69,8 @@ impl Reattach {
 
     /// The plugin as an endpoint, with the authority and the health service that plugins have, and its process in the
     /// metadata as `plugin.pid`, if that is known. On a Unix socket that process, and no other, must be at the other
-    /// end; for that the endpoint has [`UnixOptions`] of its own, which replace the channel's. It speaks plaintext, unless
-    /// the channel has a `Tls`.
+    /// end, beside what the channel's [`UnixOptions`](crate::UnixOptions) ask for. It speaks plaintext, unless the channel
+    /// has a `Tls`.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         let endpoint = parts::endpoint(self.address.clone());
@@ -79,7 +78,7 @@ impl Reattach {
             0 => endpoint,
             pid => endpoint
                 .metadata("plugin.pid", pid.to_string())
-                .unix_options(UnixOptions::new().peer_pid(pid)),
+                .peer_pid(pid),
         }
     }
 }

@@ -260,7 +260,8 @@ impl Pool {
         };
         if *end != End::Local {
             let lived = now.saturating_duration_since(pooled.born);
-            let served = pooled.connection.has_answered();
+            // What broke the protocol may have been the answer.
+            let served = pooled.connection.has_answered() && !matches!(end, End::Breach(_));
             book.dialling
                 .lost(end, lived, served, now, &self.options.backoff);
         }

@@ -104,7 +104,8 @@ impl Dialling {
     /// A connection ended. One that lived long enough starts the backoff anew; one that did neither that nor
     /// serve a call counts as a failure, or a peer that accepts and closes at once would be dialled in a tight
     /// loop: a draining proxy does so, with an orderly GOAWAY. One that served calls was good, however short:
-    /// nginx retires connections after a number of requests, and a network may reset any of them.
+    /// nginx retires connections after a number of requests, and a network may reset any of them. No peer that is
+    /// well breaks the protocol.
     pub(super) fn lost(
         &mut self,
         end: &End,

@@ -9,7 +9,7 @@ use crate::error::Error;
 
 use super::exchange::Exchange;
 use super::file::TokenFile;
-use super::holder::header;
+use super::held::header;
 use super::{Token, TokenFuture, TokenSource};
 
 /// The token that a channel's calls carry, as `authorization: Bearer …`.
@@ -55,14 +55,16 @@ impl Credentials {
         }
     }
 
-    /// What is in this file, of at most 64 KiB, without white space around it. It is read again every 10 s, and when a
-    /// server refuses what was in it. Kubernetes replaces such files.
+    /// What is in this file, of at most 64 KiB, without white space around it. While calls are made, it is read again every
+    /// 10 s, and when a server refuses what was in it; the first call after a longer rest waits for that, up to a second.
+    /// Kubernetes replaces such files.
     pub fn token_file(path: impl Into<PathBuf>) -> Self {
         Self::source(TokenFile::new(path.into()))
     }
 
     /// What this function brings: from an identity provider, for an API key, or from a vault. One call of it is under way
-    /// at a time, whoever waits for it; the next one begins before the token [expires](Token::expires_in).
+    /// at a time, whoever waits for it; while calls are made, the next one begins before the token
+    /// [expires](Token::expires_in).
     pub fn exchange<F, Fut>(exchange: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Code;
@@ -13,11 +12,11 @@ use tonic::Code;
 use crate::bucket::Bucket;
 use crate::error::{Error, Kind, Stage};
 use crate::lock::lock;
-use crate::secret;
 use crate::task::Tasks;
 use crate::time::Instant;
 
-use super::{Credentials, Token};
+use super::Credentials;
+use super::held::Held;
 
 /// A channel's token. Calls read it without a lock; one task at a time gets another.
 #[derive(Debug)]
@@ -26,16 +25,6 @@ pub(crate) struct TokenHolder {
     current: ArcSwapOption<Held>,
     exchange: Mutex<Exchange>,
     tasks: Tasks,
-}
-
-/// A token in use.
-#[derive(Debug)]
-pub(crate) struct Held {
-    /// What calls carry.
-    pub(crate) value: HeaderValue,
-    /// From when on another one is asked for.
-    renew_at: Option<Instant>,
-    expires_at: Option<Instant>,
 }
 
 /// The exchange under way, and the last one that failed.
@@ -54,6 +43,8 @@ type Problem = Arc<dyn StdError + Send + Sync>;
 type Progress = Option<Result<Arc<Held>, Problem>>;
 
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
+/// A token that may still be good is not worth waiting longer.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// A source that fails is not asked by each call anew.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Nor is one whose tokens are all refused: so many at once, and then one in each interval.
@@ -77,7 +68,7 @@ impl TokenHolder {
         self.credentials.plaintext
     }
 
-    /// The token for a call. Waits for the exchange, if there is none yet.
+    /// The token for a call. Waits for the exchange if there is none yet, and for a moment if nobody has looked for long.
     ///
     /// # Errors
     ///
@@ -91,24 +82,23 @@ impl TokenHolder {
         if let Some(held) = self.current.load_full()
             && !held.has_expired(now)
         {
-            if held.is_due(now) {
-                // What comes of it is for the calls to come.
-                let _ = self.exchanging(now);
+            if !held.is_due(now) {
+                return Ok(held);
             }
+            let exchange = self.exchanging(now);
+            if !held.is_stale(now) {
+                // What comes of it is for the calls to come.
+                return Ok(held);
+            }
+            if let Ok(exchange) = exchange
+                && let Ok(Ok(next)) = timeout(LOOK_LIMIT, result(exchange)).await
+            {
+                return Ok(next);
+            }
+            held.looked_in_vain();
             return Ok(held);
         }
-        let mut exchange = self.exchanging(now)?;
-        let progress = exchange.wait_for(Option::is_some).await;
-        match progress.map(|progress| progress.clone()) {
-            Ok(Some(Ok(held))) => Ok(held),
-            Ok(Some(Err(error))) => Err(failed(&error)),
-            // Its task is gone, and with it the channel.
-            _ => Err(Error::new(
-                Kind::Closed,
-                Code::Unavailable,
-                "the channel is closed",
-            )),
-        }
+        result(self.exchanging(now)?).await
     }
 
     /// A server refused this token. Says whether asking again may bring another one.
@@ -158,10 +148,25 @@ impl TokenHolder {
             let asked = timeout(EXCHANGE_LIMIT, source.token()).await;
             let asked = asked
                 .unwrap_or_else(|_| Err(format!("it took longer than {EXCHANGE_LIMIT:?}").into()));
-            let held = asked.and_then(|token| Ok(Arc::new(hold(&token, Instant::now())?)));
+            let held = asked.and_then(|token| Ok(Arc::new(Held::new(&token, Instant::now())?)));
             unfinished.finish(held.map_err(Arc::from));
         });
         Ok(running)
+    }
+}
+
+/// What comes of an exchange.
+async fn result(mut exchange: watch::Receiver<Progress>) -> Result<Arc<Held>, Error> {
+    let progress = exchange.wait_for(Option::is_some).await;
+    match progress.map(|progress| progress.clone()) {
+        Ok(Some(Ok(held))) => Ok(held),
+        Ok(Some(Err(error))) => Err(failed(&error)),
+        // Its task is gone, and with it the channel.
+        _ => Err(Error::new(
+            Kind::Closed,
+            Code::Unavailable,
+            "the channel is closed",
+        )),
     }
 }
 
@@ -205,40 +210,6 @@ impl Drop for Unfinished {
     }
 }
 
-impl Held {
-    /// Whether another one is to be asked for.
-    fn is_due(&self, now: Instant) -> bool {
-        self.renew_at.is_some_and(|at| at <= now) || self.has_expired(now)
-    }
-
-    fn has_expired(&self, now: Instant) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
-    }
-}
-
-fn hold(token: &Token, now: Instant) -> Result<Held, &'static str> {
-    let renew = token
-        .lifetime
-        .map(|time| time.mul_f64(0.85 + 0.1 * fastrand::f64()));
-    let renew = renew.or(token.look_after);
-    // What is longer than clocks can count does not expire.
-    let at = |time: Option<Duration>| time.and_then(|time| now.checked_add(time));
-    Ok(Held {
-        value: header(token)?,
-        renew_at: at(renew),
-        expires_at: at(token.lifetime),
-    })
-}
-
-/// The header's value.
-///
-/// # Errors
-///
-/// What is wrong with the token, without showing it.
-pub(super) fn header(token: &Token) -> Result<HeaderValue, &'static str> {
-    secret::header("Bearer ", token.text.expose())
-}
-
 fn failed(cause: &Problem) -> Error {
     let message = format!("no token could be got for the call: {cause}");
     Error::new(Kind::Token, Code::Unauthenticated, message)
@@ -266,6 +237,7 @@ impl StdError for Cause {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+    use super::super::Token;
     use super::*;
 
     #[tokio::test]
@@ -317,6 +289,41 @@ mod tests {
         }
         tokio::time::advance(SECOND).await;
         assert_eq!(holder.get().await.unwrap().value, "Bearer t4");
+    }
+
+    /// As a file's token, in a channel that has made no call for long.
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_has_looked_at_for_long_is_looked_at_first() {
+        let (holder, count) = scripted(|nth| async move {
+            match nth {
+                1 | 2 | 5 => Ok(Token::new(format!("t{nth}")).look_again_after(SECOND)),
+                3 => Err("the file is gone".into()),
+                _ => std::future::pending().await,
+            }
+        });
+        let get = async || {
+            let held = holder.get().await.unwrap();
+            held.value.to_str().unwrap().to_owned()
+        };
+        assert_eq!(get().await, "Bearer t1");
+        tokio::time::advance(3600 * SECOND).await;
+        assert_eq!(get().await, "Bearer t2");
+        // It is better than none, and nobody waits a second time.
+        tokio::time::advance(3600 * SECOND).await;
+        for exchanges in [3, 4] {
+            let start = Instant::now();
+            assert_eq!(get().await, "Bearer t2");
+            tokio::task::yield_now().await;
+            assert_eq!(
+                (count.load(SeqCst), start.elapsed()),
+                (exchanges, Duration::ZERO)
+            );
+            tokio::time::advance(REST_AFTER_FAILURE).await;
+        }
+        tokio::time::sleep(EXCHANGE_LIMIT + REST_AFTER_FAILURE).await;
+        assert_eq!(get().await, "Bearer t2");
+        tokio::task::yield_now().await;
+        assert_eq!(get().await, "Bearer t5");
     }
 
     #[tokio::test(start_paused = true)]

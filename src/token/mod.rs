@@ -2,11 +2,12 @@
 //!
 //! - [`Credentials`] is what users set; [`TokenSource`] is for sources of their own.
 //! - `exchange` and `file` are the sources that come with the crate.
-//! - `holder` keeps the current token, and sees to it that one exchange is under way at a time.
+//! - `holder` keeps the current token, which is a `held` one, and sees to it that one exchange is under way at a time.
 
 mod credentials;
 mod exchange;
 mod file;
+mod held;
 mod holder;
 
 use std::error::Error as StdError;
@@ -17,7 +18,8 @@ use std::time::Duration;
 use crate::secret::Secret;
 
 pub use credentials::Credentials;
-pub(crate) use holder::{Held, TokenHolder};
+pub(crate) use held::Held;
+pub(crate) use holder::TokenHolder;
 
 /// Where tokens come from: a file, an identity provider, a function.
 pub trait TokenSource: Send + Sync + fmt::Debug + 'static {
@@ -54,8 +56,8 @@ impl Token {
         }
     }
 
-    /// How long it is good for, from now on. The next one is asked for when a tenth of this is left, some earlier and
-    /// some later, so that not all clients come together.
+    /// How long it is good for, from now on. The next one is asked for by the first call when a tenth of this is left, some
+    /// earlier and some later, so that not all clients come together.
     #[must_use]
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);

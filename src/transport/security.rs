@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 #[cfg(feature = "__tls")]
+use std::sync::atomic::Ordering;
+#[cfg(feature = "__tls")]
 use std::sync::{Mutex, Weak};
 
 use http::uri::Scheme;
@@ -13,7 +15,7 @@ use crate::lock::lock;
 use crate::task::Tasks;
 use crate::transport::dial::BoxIo;
 #[cfg(feature = "__tls")]
-use crate::transport::tls::{Certificate, Protocol, Tls, TlsContext};
+use crate::transport::tls::{Certificate, Protocol, Tls, TlsContext, TlsCounts};
 
 /// How the streams to one endpoint are secured.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +52,7 @@ impl Security {
     /// A configuration error that names the field. The files are read later.
     #[cfg(all(feature = "__tls", feature = "consul"))]
     pub(crate) fn of_agent(tls: &Tls, agent: &Address) -> Result<Self, Error> {
-        let context = TlsContext::new(tls, Protocol::Http1);
+        let context = TlsContext::new(tls, Protocol::Http1, &Arc::default());
         let name = context.server_name(agent)?;
         Ok(Self::Tls(context, name))
     }
@@ -62,7 +64,7 @@ impl Security {
     /// A configuration error that names the field.
     #[cfg(all(feature = "__tls", feature = "consul"))]
     pub(crate) fn check_agent(tls: &Tls, agent: &Address) -> Result<(), Error> {
-        let context = TlsContext::loaded_now(tls, Protocol::Http1)?;
+        let context = TlsContext::loaded_now(tls, Protocol::Http1, &Arc::default())?;
         context.server_name(agent).map(|_| ())
     }
 
@@ -198,6 +200,8 @@ pub(crate) struct TlsSettings {
     default: Option<Tls>,
     #[cfg(feature = "__tls")]
     contexts: Arc<Mutex<Contexts>>,
+    #[cfg(feature = "__tls")]
+    counts: Arc<TlsCounts>,
 }
 
 /// One for equal options.
@@ -217,7 +221,19 @@ impl TlsSettings {
         Self {
             default,
             contexts: Arc::default(),
+            counts: Arc::default(),
         }
+    }
+
+    /// Times that changed files could not be used, and certificates of this side that were warned of.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        #[cfg(feature = "__tls")]
+        return (
+            self.counts.failures.load(Ordering::Relaxed),
+            self.counts.expiring.load(Ordering::Relaxed),
+        );
+        #[cfg(not(feature = "__tls"))]
+        (0, 0)
     }
 
     /// How the streams to this endpoint are secured.
@@ -226,8 +242,9 @@ impl TlsSettings {
         if let Some(tls) = self.options(wanted) {
             // Files that can't be used now may be so later; a name that is missing will not come.
             let found = self.known(&tls);
-            let context =
-                found.unwrap_or_else(|| self.add(TlsContext::new(&tls, Protocol::Http2), tasks));
+            let context = found.unwrap_or_else(|| {
+                self.add(TlsContext::new(&tls, Protocol::Http2, &self.counts), tasks)
+            });
             return match context.server_name(address) {
                 Ok(name) => Security::Tls(context, name),
                 Err(error) => Security::Broken(error.to_string().into()),
@@ -283,7 +300,10 @@ impl TlsSettings {
         if let Some(known) = self.known(tls) {
             return Ok(known);
         }
-        let context = self.add(TlsContext::loaded_now(tls, Protocol::Http2)?, tasks);
+        let context = self.add(
+            TlsContext::loaded_now(tls, Protocol::Http2, &self.counts)?,
+            tasks,
+        );
         lock(&self.contexts).kept.push(Arc::clone(&context));
         Ok(context)
     }

@@ -163,6 +163,10 @@ fn what_is_wrong_is_named() {
             "handshake.certificate: what it has in base64 is no certificate in DER",
         ),
         (
+            with(&encoded(&[certificate(), vec![0]].concat())),
+            "handshake.certificate: what it has in base64 is no certificate in DER",
+        ),
+        (
             with(&format!("{base64}|")),
             "handshake.multiplexed: \"\" must be true or false",
         ),

@@ -217,6 +217,12 @@ impl Issue<'_> {
         self
     }
 
+    /// With this serial number. Default: one of its own.
+    pub fn numbered(mut self, serial: u64) -> Self {
+        self.params.serial_number = Some(SerialNumber::from(serial));
+        self
+    }
+
     /// For this key, in PKCS#8. Default: a new one on P-256.
     pub fn key_pem(mut self, pem: &str) -> Self {
         self.key = Some(pem.to_owned());

@@ -284,7 +284,8 @@ async fn values_out_of_range() {
             ],
         );
     }
-    for bytes in [&b""[..], b"hello", authority.pem().as_bytes()] {
+    let and_more = [authority.der(), b"\n".to_vec()].concat();
+    for bytes in [&b""[..], b"hello", authority.pem().as_bytes(), &and_more] {
         rejected(
             &Tls::new().pin_certificate(bytes),
             &["tls.pin_certificate: it is no certificate in DER"],

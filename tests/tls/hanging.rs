@@ -56,10 +56,16 @@ async fn a_file_that_never_opens_is_given_up() {
     let leaks = LeakCheck::start().await;
     let (files, root) = (Files::new(), Authority::new("root"));
     let (chain, key) = root.issue().finish().write(&files.path(""), "own");
+    // It is not to be named for what was not read after the other.
+    let revoked = files.path("crl");
+    fs::write(&revoked, root.revoke(&[])).unwrap();
     let Some(lease) = Lease::on(&key) else {
         return leaks.finish().await;
     };
-    let tls = Tls::new().ca_pem(root.pem()).identity_files(&chain, &key);
+    let tls = Tls::new()
+        .ca_pem(root.pem())
+        .crl_file(&revoked)
+        .identity_files(&chain, &key);
     let parts = [
         "tls.identity: ",
         key.to_str().unwrap(),

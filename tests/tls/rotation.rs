@@ -192,6 +192,7 @@ async fn bad_files_change_nothing_and_are_told_of() {
     for (spoil, path, problem) in spoil {
         spoil();
         wait_until(LIMIT, || endpoint(&channel).tls_error.is_some()).await;
+        wait_until(LIMIT, || channel.stats().tls_failures > 0).await;
         let error = endpoint(&channel).tls_error.unwrap();
         says(&error, &["tls.", path.to_str().unwrap(), problem]);
         assert_eq!(serials(&channel).0, Some(first.serial_text()));

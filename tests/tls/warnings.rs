@@ -69,7 +69,8 @@ async fn a_new_certificate_that_ends_soon_is_logged() {
     let leaks = LeakCheck::start().await;
     let folder = Scratch::new();
     let authority = Authority::new("root");
-    let issue = |name: &str| authority.issue().subject(name).for_clients();
+    // As scripts number them (`openssl x509 -set_serial 01`).
+    let issue = |name: &str| authority.issue().subject(name).for_clients().numbered(1);
     let (chain, key) = issue("first").finish().write(&folder.path(""), "tls");
     let server = TlsServer::tcp("a", &authority.issue().loopback().finish());
     let tls = Tls::new()
@@ -83,6 +84,11 @@ async fn a_new_certificate_that_ends_soon_is_logged() {
     next.write(&folder.path(""), "tls");
     wait_until(LIMIT, || log.count(EXPIRES) > 0).await;
     assert_eq!(log.count("CN=second (20 days left)"), 1);
+    assert_eq!(channel.stats().tls_expiring, 1);
+    let last = issue("third").valid_for_days(19).finish();
+    last.write(&folder.path(""), "tls");
+    wait_until(LIMIT, || log.count("CN=third (19 days left)") > 0).await;
+    assert_eq!(log.count(EXPIRES), 2);
     drop((channel, server));
     leaks.finish().await;
 }

@@ -217,8 +217,11 @@ fn end_of(error: &h2::Error) -> End {
         // What is left is what h2 calls an error of its user.
         return End::UsedUp;
     }
-    End::Lost(match error.reason() {
-        Some(reason) => format!("protocol error on the connection ({})", reason_name(reason)),
-        None => format!("connection lost: {error}"),
-    })
+    match error.reason() {
+        Some(reason) => End::Breach(format!(
+            "protocol error on the connection ({})",
+            reason_name(reason)
+        )),
+        None => End::Lost(format!("connection lost: {error}")),
+    }
 }

@@ -101,8 +101,10 @@ pub(crate) enum End {
     UsedUp,
     /// A PING was not answered in time.
     KeepaliveTimeout,
-    /// The socket failed or was closed, or the peer broke the protocol.
+    /// The socket failed or was closed.
     Lost(String),
+    /// The peer broke the protocol.
+    Breach(String),
 }
 
 impl End {
@@ -116,7 +118,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local => f.write_str("the connection was closed by this side"),
-            Self::GoAway { text, .. } | Self::Lost(text) => f.write_str(text),
+            Self::GoAway { text, .. } | Self::Lost(text) | Self::Breach(text) => f.write_str(text),
             Self::UsedUp => f.write_str("the connection's stream ids are used up"),
             Self::KeepaliveTimeout => {
                 f.write_str("the peer did not answer a keepalive PING in time")

@@ -25,8 +25,9 @@ use super::Shared;
 /// **Tracking.** HEADERS leave in the order of stream ids, so one number, the highest id whose frame's head
 /// was accepted, says of every stream whether the peer can have seen it.
 ///
-/// **Answers.** The first HEADERS frame that comes shows that the peer answers calls. It is noted here, because a GOAWAY may
-/// come in the same read, and what becomes of the connection then is decided before the call sees its answer.
+/// **Answers.** The first HEADERS frame that comes shows that the peer answers calls, unless it breaks the protocol. It is
+/// noted here, because a GOAWAY may come in the same read, and what becomes of the connection then is decided before the
+/// call sees its answer.
 ///
 /// **Reading to the end.** A peer that shuts down answers its last calls, says in a GOAWAY which ones it did not
 /// look at, and closes; then writes to it fail while all that is still unread. h2 gives up at the first failed

@@ -49,8 +49,8 @@ impl UnixOptions {
     }
 
     /// All that can be checked without knowing the server's user: the file belongs to this process's effective user or to
-    /// root, as does the process that listens; nobody else may write to the file or replace it, and no part of its path is
-    /// a symbolic link.
+    /// root, as does the process that listens; nobody else, but for members of their groups where modes let these, may
+    /// write to the file or replace it, and no part of its path is a symbolic link.
     ///
     /// For servers with a user of their own, name that: `UnixOptions::strict().owner(990).peer_uid(990)`.
     pub fn strict() -> Self {

@@ -47,7 +47,10 @@ impl Certificate {
     /// `None` if it is none.
     #[must_use]
     pub fn from_der(der: &[u8]) -> Option<Self> {
-        let (_, read) = X509Certificate::from_der(der).ok()?;
+        let (rest, read) = X509Certificate::from_der(der).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
         let sans = read.subject_alternative_name().ok().flatten();
         let sans = sans.iter().flat_map(|it| &it.value.general_names);
         let validity = read.validity();

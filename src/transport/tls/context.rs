@@ -1,6 +1,5 @@
 //! What the dials of a channel, or of one endpoint, share.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,10 +32,20 @@ pub(crate) struct TlsContext {
     /// The last server's certificate and its chain, as they came and as they read. Most connections bring those that are
     /// known.
     peer: Mutex<Option<(Vec<CertificateDer<'static>>, Arc<Certificate>)>>,
-    /// The certificates that were warned of, by their serial numbers.
-    warned: Mutex<HashSet<String>>,
+    /// Of the certificates in use, those that were warned of. Not every issuer gives each a serial number of its own.
+    warned: Mutex<Vec<Certificate>>,
     /// Why changed files are not in use.
     pub(super) trouble: Mutex<Option<Arc<str>>>,
+    pub(super) counts: Arc<TlsCounts>,
+}
+
+/// What has happened to all contexts of a channel.
+#[derive(Debug, Default)]
+pub(crate) struct TlsCounts {
+    /// Times that changed files could not be used.
+    pub(crate) failures: AtomicU64,
+    /// Certificates of this side that were warned of.
+    pub(crate) expiring: AtomicU64,
 }
 
 impl TlsContext {
@@ -45,17 +54,21 @@ impl TlsContext {
     /// # Errors
     ///
     /// A configuration error that names the field.
-    pub(crate) fn loaded_now(tls: &Tls, protocol: Protocol) -> Result<Arc<Self>, Error> {
+    pub(crate) fn loaded_now(
+        tls: &Tls,
+        protocol: Protocol,
+        counts: &Arc<TlsCounts>,
+    ) -> Result<Arc<Self>, Error> {
         let files = Files::read_now(tls.files());
         let material = Material::of(tls, protocol, &files)?;
-        let context = Self::new(tls, protocol);
+        let context = Self::new(tls, protocol, counts);
         context.replace(material, files.digest());
         context.warn_of_expiry();
         Ok(context)
     }
 
     /// One that is still to be read, by [`follow_files`](Self::follow_files) or the first dial.
-    pub(crate) fn new(tls: &Tls, protocol: Protocol) -> Arc<Self> {
+    pub(crate) fn new(tls: &Tls, protocol: Protocol, counts: &Arc<TlsCounts>) -> Arc<Self> {
         if tls.options.any_name {
             tracing::warn!(
                 "TLS does not check host names: anybody with a certificate of a trusted root can pose as the server"
@@ -74,6 +87,7 @@ impl TlsContext {
             peer: Mutex::default(),
             warned: Mutex::default(),
             trouble: Mutex::default(),
+            counts: Arc::clone(counts),
         })
     }
 
@@ -156,11 +170,15 @@ impl TlsContext {
             return;
         };
         let identity = material.identity.iter();
-        for certificate in identity.flat_map(|own| std::iter::once(own).chain(&own.chain)) {
-            let soon = certificate.ends_within(self.tls.options.expiry_warning);
-            if soon && lock(&self.warned).insert(certificate.serial.clone()) {
-                tracing::warn!(%certificate, "a certificate of this side is about to expire");
-            }
+        let all = identity.flat_map(|own| std::iter::once(own).chain(&own.chain));
+        let soon: Vec<_> = all
+            .filter(|it| it.ends_within(self.tls.options.expiry_warning))
+            .cloned()
+            .collect();
+        let before = std::mem::replace(&mut *lock(&self.warned), soon.clone());
+        for certificate in soon.iter().filter(|it| !before.contains(it)) {
+            self.counts.expiring.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%certificate, "a certificate of this side is about to expire");
         }
     }
 }

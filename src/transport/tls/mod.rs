@@ -29,6 +29,6 @@ mod stream;
 mod verifier;
 
 pub use certificate::Certificate;
-pub(crate) use context::TlsContext;
+pub(crate) use context::{TlsContext, TlsCounts};
 pub(crate) use handshake::Protocol;
 pub use options::{DangerousTls, Tls, TlsVersion};

@@ -309,11 +309,12 @@ impl Tls {
             .identity
             .iter()
             .flat_map(|(chain, key)| [chain, key]);
+        // In the order in which they are made use of: the error names the first that is missing.
         let all = options
             .authorities
             .iter()
-            .chain(identity)
-            .chain(&options.revocations);
+            .chain(&options.revocations)
+            .chain(identity);
         all.filter_map(Pem::file)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -74,6 +75,7 @@ impl TlsContext {
         *last = trouble.clone().map(Into::into);
         drop(last);
         if let Some(trouble) = trouble {
+            self.counts.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(
                 trouble,
                 "TLS files can't be used; what was good before stays in use"
