@@ -126,24 +126,9 @@ impl Probed {
     /// Takes an answer in. Says whether the verdict has changed.
     pub(super) fn learn(&mut self, now: Instant, answer: Answer, rules: &Thresholds) -> bool {
         match answer {
-            Answer::Serving => {
-                self.bad = 0;
-                self.good = self.good.saturating_add(1);
-                self.good_since.get_or_insert(now);
-                match self.verdict {
-                    Verdict::Unknown => self.enter(Verdict::Healthy, now),
-                    Verdict::Healthy => false,
-                    Verdict::Unhealthy => {
-                        self.recovering = self.good >= rules.healthy;
-                        self.advance(now)
-                    }
-                }
-            }
+            Answer::Serving => self.rise(now, rules.healthy),
             // It answers; that is all that can be had.
-            Answer::Untold => {
-                self.bad = 0;
-                self.verdict != Verdict::Healthy && self.enter(Verdict::Healthy, now)
-            }
+            Answer::Untold => self.rise(now, 0),
             Answer::NotServing(why) => self.fall(now, why),
             Answer::Failed(why) => {
                 self.forget_the_good();
@@ -163,6 +148,21 @@ impl Probed {
     pub(super) fn standing_word(&mut self, now: Instant) -> bool {
         self.recovering = self.verdict == Verdict::Unhealthy && self.good > 0;
         self.advance(now)
+    }
+
+    /// A good answer, of which so many are needed.
+    fn rise(&mut self, now: Instant, needed: u32) -> bool {
+        self.bad = 0;
+        self.good = self.good.saturating_add(1);
+        self.good_since.get_or_insert(now);
+        match self.verdict {
+            Verdict::Unknown => self.enter(Verdict::Healthy, now),
+            Verdict::Healthy => false,
+            Verdict::Unhealthy => {
+                self.recovering |= self.good >= needed;
+                self.advance(now)
+            }
+        }
     }
 
     fn fall(&mut self, now: Instant, why: Arc<str>) -> bool {

@@ -1,0 +1,586 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::super::admission::{Admission, admit};
+use super::super::outlier::{Seen, sweep};
+use super::*;
+
+/// Both sources with their defaults.
+fn rules() -> Rules {
+    Rules {
+        breaker: Some(Breaker::new()),
+        probes: Some(Thresholds {
+            unhealthy: 3,
+            healthy: 2,
+            influence: Influence::Veto,
+        }),
+        ..Rules::default()
+    }
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// One thing that happens to an endpoint.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Fault,
+    Success,
+    Serving,
+    NotServing,
+    ProbeFails,
+    Untold,
+    StandingWord,
+    Sample,
+    Eject,
+    Spare,
+    /// Nothing but time.
+    Look,
+}
+
+use Event::{Eject, Fault, Look, NotServing, ProbeFails, Serving, StandingWord, Success, Untold};
+
+/// A machine with the counters that calls feed it from.
+#[derive(Debug)]
+struct Patient {
+    machine: Machine,
+    totals: Totals,
+    consecutive: u32,
+    /// Its calls come although they should not.
+    tolerated: bool,
+}
+
+impl Patient {
+    fn new(rules: &Arc<Rules>, now: Instant) -> Self {
+        Self {
+            machine: Machine::new(Arc::clone(rules), now),
+            totals: Totals::default(),
+            consecutive: 0,
+            tolerated: false,
+        }
+    }
+
+    /// Lets it happen. Says what the machine says: whether others must hear of it.
+    fn meet(&mut self, now: Instant, event: Event, random: f64) -> bool {
+        let machine = &mut self.machine;
+        match event {
+            Fault => {
+                self.consecutive += 1;
+                self.totals.calls += 1;
+                self.totals.faults += 1;
+                return machine.fault(now, self.consecutive, self.totals, random);
+            }
+            Success => {
+                self.consecutive = 0;
+                self.totals.calls += 1;
+                return machine.success(now, self.totals, self.tolerated);
+            }
+            Serving => return machine.probed(now, Answer::Serving),
+            NotServing => return machine.probed(now, Answer::NotServing("ill".into())),
+            ProbeFails => return machine.probed(now, Answer::Failed("no answer".into())),
+            Untold => return machine.probed(now, Answer::Untold),
+            StandingWord => return machine.standing_word(now),
+            Look => return machine.advance(now),
+            Event::Sample => machine.sample(now, self.totals),
+            Eject => machine.eject(now),
+            Event::Spare => machine.spare(),
+        }
+        false
+    }
+
+    fn is_well(&self) -> bool {
+        let standing = self.machine.standing(true);
+        !standing.ill && standing.ejected.is_none()
+    }
+}
+
+/// What is asked of the machine after a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stands {
+    /// Waits for its first probe.
+    Pending,
+    Well,
+    Ill,
+    Ejected,
+    /// May prove itself.
+    Trial,
+}
+
+fn stands(machine: &Machine) -> Stands {
+    let standing = machine.standing(true);
+    match standing {
+        Standing { usable: false, .. } => Stands::Pending,
+        Standing { ill: true, .. } => Stands::Ill,
+        Standing { trial: true, .. } => Stands::Trial,
+        Standing {
+            ejected: Some(_), ..
+        } => Stands::Ejected,
+        _ => Stands::Well,
+    }
+}
+
+/// A step of a table: at so many milliseconds these things happen, and then it stands so, until time changes it at so
+/// many.
+type Step<'a> = (u64, &'a [Event], Stands, Option<u64>);
+
+/// Goes through a table, without jitter.
+fn walk(rules: Rules, steps: &[Step<'_>]) {
+    let rules = Arc::new(rules);
+    let start = Instant::now();
+    let mut patient = Patient::new(&rules, start);
+    for (row, (at, events, wanted, turns)) in steps.iter().enumerate() {
+        let now = start + ms(*at);
+        patient.machine.advance(now);
+        for event in *events {
+            patient.meet(now, *event, 0.0);
+        }
+        let place = format!("row {row} ({at} ms)");
+        assert_eq!(stands(&patient.machine), *wanted, "{place}");
+        let next = patient.machine.next();
+        assert_eq!(next, turns.map(|at| start + ms(at)), "{place}");
+        // Nothing happens before its time.
+        if let Some(next) = next {
+            assert!(!patient.machine.advance(next - ms(1)), "{place}");
+            assert_eq!(stands(&patient.machine), *wanted, "{place}");
+        }
+    }
+}
+
+const FIVE: [Event; 5] = [Fault; 5];
+
+#[test]
+fn the_breaker_step_by_step() {
+    let breaker = Rules {
+        probes: None,
+        ..rules()
+    };
+    walk(
+        breaker,
+        &[
+            (0, &[Fault; 4], Stands::Well, None),
+            (10, &[Success], Stands::Well, None),
+            (20, &[Fault; 4], Stands::Well, None),
+            (30, &[Fault], Stands::Ejected, Some(1_030)),
+            // Calls from before it opened.
+            (500, &[Success, Fault], Stands::Ejected, Some(1_030)),
+            (1_030, &[], Stands::Trial, None),
+            (60_000, &[], Stands::Trial, None),
+            (60_001, &[Fault], Stands::Ejected, Some(62_001)),
+            (62_001, &[Success], Stands::Well, None),
+            (63_000, &FIVE, Stands::Ejected, Some(67_000)),
+            (67_000, &[Success], Stands::Well, None),
+            // Well for a minute: it is forgotten.
+            (127_000, &FIVE, Stands::Ejected, Some(128_000)),
+        ],
+    );
+}
+
+#[test]
+fn the_rate_of_successes_step_by_step() {
+    let breaker = Rules {
+        probes: None,
+        ..rules()
+    };
+    let bad = [Success, Success, Success, Fault];
+    walk(
+        breaker,
+        &[
+            (0, &bad, Stands::Well, None),
+            (10, &bad, Stands::Well, None),
+            // 3 of 11 is not enough for 80 %, 2 of 10 was.
+            (20, &[Success, Success], Stands::Well, None),
+            (30, &[Fault], Stands::Ejected, Some(1_030)),
+            (1_030, &[Success], Stands::Well, None),
+            // The window begins with the recovery.
+            (1_040, &[Fault], Stands::Well, None),
+            (1_050, &[Success; 9], Stands::Well, None),
+            (1_060, &[Fault], Stands::Well, None),
+            (1_070, &[Fault], Stands::Ejected, Some(3_070)),
+        ],
+    );
+}
+
+#[test]
+fn probes_step_by_step() {
+    let probes = Rules {
+        breaker: None,
+        ..rules()
+    };
+    walk(
+        probes,
+        &[
+            (0, &[], Stands::Pending, None),
+            (10, &[Serving], Stands::Well, None),
+            (20, &[ProbeFails, ProbeFails], Stands::Well, None),
+            (30, &[Serving], Stands::Well, None),
+            (40, &[ProbeFails; 3], Stands::Ill, None),
+            (50, &[Serving], Stands::Ill, None),
+            (60, &[ProbeFails], Stands::Ill, None),
+            (70, &[Serving, Serving], Stands::Ill, Some(1_070)),
+            (80, &[ProbeFails], Stands::Ill, None),
+            (90, &[Serving], Stands::Ill, None),
+            (2_000, &[Serving], Stands::Well, None),
+            (2_010, &[NotServing], Stands::Ill, None),
+            // Twice the time from here on.
+            (2_020, &[Serving, StandingWord], Stands::Ill, Some(4_020)),
+            (4_020, &[], Stands::Well, None),
+            (64_020, &[NotServing], Stands::Ill, None),
+            // Forgotten. It can't be asked any more: that is no reason to hurry.
+            (64_030, &[Untold], Stands::Ill, Some(65_030)),
+            (65_030, &[], Stands::Well, None),
+        ],
+    );
+}
+
+#[test]
+fn sources_do_not_speak_for_each_other() {
+    walk(
+        rules(),
+        &[
+            (0, &FIVE, Stands::Pending, Some(1_000)),
+            (10, &[Serving], Stands::Ejected, Some(1_000)),
+            (20, &[NotServing], Stands::Ill, Some(1_000)),
+            // Well by its probes, and the breaker still wants its proof.
+            (30, &[Serving, Serving], Stands::Ill, Some(1_000)),
+            (1_000, &[], Stands::Ill, Some(1_030)),
+            (1_030, &[], Stands::Trial, None),
+            (1_040, &[Success], Stands::Well, None),
+        ],
+    );
+    let outliers = Rules {
+        outliers: Some(OutlierDetection::new()),
+        probes: None,
+        ..rules()
+    };
+    walk(
+        outliers,
+        &[
+            (0, &[Eject], Stands::Ejected, Some(30_000)),
+            (10, &FIVE, Stands::Ejected, Some(1_010)),
+            // The breaker would let one call through.
+            (1_010, &[], Stands::Ejected, Some(30_000)),
+            (30_000, &[], Stands::Trial, None),
+            (30_010, &[Success], Stands::Well, None),
+            (30_020, &[Eject], Stands::Ejected, Some(90_020)),
+        ],
+    );
+}
+
+#[test]
+fn sources_without_a_veto_leave_it_its_calls() {
+    for (influence, share) in [
+        (Influence::Weight(0.25), 0.25),
+        (Influence::Hint, 1.0),
+        (Influence::Observe, 1.0),
+    ] {
+        let rules = Rules {
+            breaker: Some(Breaker::new().influence(influence)),
+            probes: Some(Thresholds {
+                unhealthy: 3,
+                healthy: 2,
+                influence,
+            }),
+            ..Rules::default()
+        };
+        let now = Instant::now();
+        let mut patient = Patient::new(&Arc::new(rules), now);
+        assert_eq!(stands(&patient.machine), Stands::Well, "nobody waits");
+        patient.meet(now, NotServing, 0.0);
+        assert_eq!(stands(&patient.machine), Stands::Well);
+        let standing = patient.machine.standing(true);
+        assert!((standing.share - share).abs() < 1e-9, "{standing:?}");
+        for _ in 0..5 {
+            patient.meet(now, Fault, 0.0);
+        }
+        let standing = patient.machine.standing(true);
+        assert!((standing.share - share * share).abs() < 1e-9);
+        // Its calls go on, so the first that succeeds counts.
+        patient.meet(now, Success, 0.0);
+        let standing = patient.machine.standing(true);
+        assert!((standing.share - share).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn jitter_moves_the_breakers_times_by_a_fifth_at_most() {
+    // The same for each run.
+    let mut random = fastrand::Rng::with_seed(41);
+    let start = Instant::now();
+    let rules = Arc::new(rules());
+    for _ in 0..1000 {
+        let mut patient = Patient::new(&rules, start);
+        let mut now = start;
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            for _ in 0..5 {
+                patient.meet(now, Fault, random.f64());
+            }
+            let next = patient.machine.next().unwrap();
+            let least = Duration::from_secs(seconds);
+            assert!((least..=least.mul_f64(1.2)).contains(&(next - now)));
+            assert!(!patient.machine.advance(next - ms(1)));
+            assert!(patient.machine.advance(next));
+            assert!(patient.meet(next, Success, 0.0));
+            now = next;
+        }
+    }
+}
+
+/// The most changes between well and not that one source makes in any minute.
+///
+/// Breaker and probes keep an endpoint out for 1, 2, 4 … 60 s, the longer the more often in a row they did; they forget
+/// that after a minute in which it was well. So the busiest minute begins with a first fall, and each further one
+/// follows a recovery at once: falls at 0, 1, 3, 7, 15 and 31 s, and recoveries at 1, 3, 7, 15 and 31 s.
+const IN_A_MINUTE: usize = 11;
+
+/// The same in the long run, per second, against somebody who knows the rules: five falls, a minute well, and so on.
+/// (2 × 5 changes in 31 + 60 s; four or six give less.) Whoever does not wait for the minute gets two a minute.
+const IN_THE_LONG_RUN: f64 = 10.0 / 91.0;
+
+/// Asserts both bounds, for so many sources.
+fn are_few(flips: &[Instant], sources: usize) {
+    let minute = Duration::from_secs(60);
+    for (index, first) in flips.iter().enumerate() {
+        let within = flips[index..].iter();
+        let within = within.take_while(|at| **at <= *first + minute).count();
+        assert!(
+            within <= IN_A_MINUTE * sources,
+            "{within} flips in a minute"
+        );
+    }
+    if let [first, .., last] = flips {
+        let all = (*last - *first).as_secs_f64() * IN_THE_LONG_RUN;
+        #[expect(clippy::cast_precision_loss, reason = "a small count")]
+        let (count, sources) = (flips.len() as f64, sources as f64);
+        assert!(count <= sources * (all + 12.0), "{count} flips");
+    }
+}
+
+#[test]
+fn the_worst_that_can_be_done_is_two_changes_a_minute_in_the_end() {
+    let start = Instant::now();
+    let rules = Arc::new(rules());
+    for (fall, rise) in [
+        (&FIVE[..], &[Success][..]),
+        (&[NotServing], &[Serving, StandingWord]),
+        (&[ProbeFails; 3], &[Serving, Serving]),
+        (&[NotServing], &[Untold]),
+    ] {
+        let mut patient = Patient::new(&rules, start);
+        patient.meet(start, Serving, 0.0);
+        let mut flips = Vec::new();
+        // Falls whenever it is well, and does what it can to be well again.
+        for step in 0..60_000 {
+            let now = start + ms(step * 10);
+            patient.machine.advance(now);
+            let before = patient.is_well();
+            let events = if before { fall } else { rise };
+            for event in events {
+                patient.meet(now, *event, 0.0);
+            }
+            if patient.is_well() != before {
+                flips.push(now);
+            }
+        }
+        are_few(&flips, 1);
+        let later = flips
+            .iter()
+            .filter(|at| **at - start >= Duration::from_secs(120));
+        let later = later.count();
+        assert!(later <= 2 * 8 + 1, "{later} flips in 8 minutes");
+    }
+}
+
+#[test]
+fn waiting_until_all_is_forgotten_gains_little() {
+    let start = Instant::now();
+    let rules = Arc::new(rules());
+    for falls in 1..8 {
+        let mut patient = Patient::new(&rules, start);
+        patient.meet(start, Serving, 0.0);
+        let mut flips = Vec::new();
+        let mut now = start;
+        for _ in 0..20 {
+            for _ in 0..falls {
+                patient.meet(now, NotServing, 0.0);
+                flips.push(now);
+                patient.meet(now, Serving, 0.0);
+                patient.meet(now, StandingWord, 0.0);
+                now = patient.machine.next().unwrap();
+                assert!(patient.machine.advance(now));
+                flips.push(now);
+            }
+            now += Duration::from_secs(60);
+        }
+        are_few(&flips, 1);
+    }
+}
+
+/// Events of many endpoints: which, what, and the milliseconds before it.
+fn stories() -> impl Strategy<Value = Vec<(usize, Event, u64)>> {
+    let event = prop_oneof![
+        6 => Just(Fault),
+        2 => Just(Success),
+        1 => Just(Serving),
+        1 => Just(NotServing),
+        1 => Just(ProbeFails),
+        1 => Just(Untold),
+        1 => Just(StandingWord),
+        1 => Just(Event::Sample),
+        1 => Just(Look),
+    ];
+    let pause = prop_oneof![6 => 0..5u64, 4 => 0..500u64, 2 => 0..5_000u64, 1 => 0..90_000u64];
+    vec((0..8usize, event, pause), 1..200)
+}
+
+/// A set of endpoints under one channel's rules.
+#[derive(Debug)]
+struct World {
+    rules: Arc<Rules>,
+    patients: Vec<Patient>,
+    admission: Admission,
+}
+
+impl World {
+    fn new(size: usize, rules: Rules, now: Instant) -> Self {
+        let rules = Arc::new(rules);
+        let mut world = Self {
+            patients: (0..size).map(|_| Patient::new(&rules, now)).collect(),
+            rules,
+            admission: Admission::default(),
+        };
+        world.decide(now);
+        world
+    }
+
+    /// As the directory does.
+    fn decide(&mut self, now: Instant) {
+        let standings: Vec<_> = self
+            .patients
+            .iter_mut()
+            .map(|it| {
+                it.machine.advance(now);
+                it.machine.standing(true)
+            })
+            .collect();
+        self.admission = admit(&standings, &self.rules.limits);
+        for (patient, fate) in self.patients.iter_mut().zip(&self.admission.fates) {
+            patient.tolerated = matches!(fate, Fate::Tolerated(_));
+        }
+    }
+
+    /// As the directory does.
+    fn sweep(&mut self, now: Instant, rules: &OutlierDetection) {
+        let seen = self.patients.iter().map(|it| Seen {
+            totals: it.totals,
+            ejected: it.machine.is_ejected(),
+        });
+        let seen: Vec<_> = seen.collect();
+        let found = sweep(rules, &seen);
+        for (index, patient) in self.patients.iter_mut().enumerate() {
+            let event = match found.contains(&index) {
+                true => Eject,
+                false => Event::Spare,
+            };
+            patient.meet(now, event, 0.0);
+        }
+    }
+
+    fn check(&self, now: Instant) {
+        let fates = &self.admission.fates;
+        let gets_calls = |fate: &Fate| matches!(fate, Fate::In(_) | Fate::Tolerated(_));
+        let mut patients = self.patients.iter();
+        let any_usable = patients.any(|it| it.machine.standing(true).usable);
+        assert_eq!(fates.iter().any(gets_calls), any_usable, "{self:?}");
+        for (patient, fate) in self.patients.iter().zip(fates) {
+            // What time does is done: or the directory would come back for it for ever.
+            let next = patient.machine.next();
+            assert!(next.is_none_or(|at| at > now), "{next:?}");
+            let report = patient.machine.report(now, *fate, true);
+            match report.health {
+                Health::Healthy => assert_eq!(report.decided_by, None),
+                // Waits for its probe, whatever calls said.
+                Health::Unknown => {}
+                _ => assert!(report.decided_by.is_some(), "{report:?}"),
+            }
+            assert_eq!(report.reason.is_none(), report.decided_by.is_none());
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens to them: as long as one can be called, one is.
+    #[test]
+    fn someone_always_gets_calls(
+        size in 1..=8usize,
+        cap in 0.0..=1.0f64,
+        threshold in 0.0..=1.0f64,
+        story in stories(),
+        seed in any::<u64>(),
+    ) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let outliers = OutlierDetection::new()
+            .success_rate(1.0, 2, 5)
+            .failure_share(0.5, 2, 5)
+            .max_ejected(1.0);
+        let rules = Rules {
+            outliers: Some(outliers.clone()),
+            limits: EjectionLimits::new().max_ejected(cap).panic_threshold(threshold),
+            ..rules()
+        };
+        let mut now = Instant::now();
+        let mut world = World::new(size, rules, now);
+        for (nth, (index, event, pause)) in story.into_iter().enumerate() {
+            now += ms(pause);
+            world.patients[index % size].meet(now, event, random.f64());
+            if nth % 20 == 19 {
+                world.sweep(now, &outliers);
+            }
+            world.decide(now);
+            world.check(now);
+        }
+    }
+
+    /// Whatever happens to an endpoint, it goes in and out rarely, as long as others are there for its calls.
+    #[test]
+    fn changes_are_few(story in stories(), seed in any::<u64>()) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut now = Instant::now();
+        let mut patient = Patient::new(&Arc::new(rules()), now);
+        let mut flips = Vec::new();
+        for (_, event, pause) in story {
+            let before = patient.is_well();
+            now += ms(pause);
+            patient.machine.advance(now);
+            let between = patient.is_well();
+            patient.meet(now, event, random.f64());
+            let after = patient.is_well();
+            let changes = usize::from(between != before) + usize::from(after != between);
+            flips.extend(std::iter::repeat_n(now, changes));
+        }
+        // The first answer is no change for the better or worse that anybody was waiting for.
+        are_few(&flips, 2);
+    }
+
+    /// An event that changes what is said says so, or nobody would look.
+    #[test]
+    fn changes_are_told(story in stories(), seed in any::<u64>()) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut now = Instant::now();
+        let mut patient = Patient::new(&Arc::new(rules()), now);
+        for (_, event, pause) in story {
+            now += ms(pause);
+            let turns = patient.machine.next().is_some_and(|at| at <= now);
+            let before = stands(&patient.machine);
+            prop_assert_eq!(patient.machine.advance(now), turns);
+            if !turns {
+                prop_assert_eq!(stands(&patient.machine), before);
+            }
+            let before = stands(&patient.machine);
+            let told = patient.meet(now, event, random.f64());
+            if stands(&patient.machine) != before {
+                prop_assert!(told, "{:?}: {:?}", event, patient);
+            }
+        }
+    }
+}
