@@ -164,13 +164,12 @@ impl OutlierDetection {
         {
             return bad("outlier_detection.failure_share", "must be from 0 to 1");
         }
-        let rules = self.success_rate.iter().chain(&self.failure_share);
-        for rule in rules {
-            if rule.min_calls == 0 || rule.min_endpoints == 0 {
-                return bad(
-                    "outlier_detection",
-                    "at least one call and one endpoint are needed",
-                );
+        for (field, rule) in [
+            ("outlier_detection.success_rate", &self.success_rate),
+            ("outlier_detection.failure_share", &self.failure_share),
+        ] {
+            if rule.is_some_and(|it| it.min_calls == 0 || it.min_endpoints == 0) {
+                return bad(field, "at least one call and one endpoint are needed");
             }
         }
         self.influence.validate("outlier_detection")
