@@ -1,12 +1,17 @@
 //! Asks one endpoint, again and again.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use http::HeaderMap;
 use tokio::time::{sleep, timeout};
+use tonic::Code;
 
 use crate::address::Address;
+use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
 use crate::health::Answer;
 use crate::pool::Lease;
@@ -129,8 +134,11 @@ impl Patient {
                 };
                 let got = exchange::get(&self.subchannel, &self.means, &lease, path).await;
                 Heard::Answer(match got {
-                    Ok(response) if response.status().is_success() => Answer::Serving,
-                    Ok(response) => failed(format!("GET {path}: HTTP {}", response.status())),
+                    Ok(response) => match grpc_error(response.headers()) {
+                        None if response.status().is_success() => Answer::Serving,
+                        None => failed(format!("GET {path}: HTTP {}", response.status())),
+                        Some(code) => failed(format!("GET {path}: gRPC status {code:?}")),
+                    },
                     Err(error) => failed(format!("GET {path}: {}", error.message())),
                 })
             }
@@ -141,10 +149,15 @@ impl Patient {
                     Err(error) => failed(format!("no connection: {}", error.io_error())),
                 })
             }
-            Kind::Custom(probe) => Heard::Answer(match probe.probe(&self.target).await {
-                Ok(()) => Answer::Serving,
-                Err(error) => failed(error.to_string()),
-            }),
+            Kind::Custom(probe) => {
+                // All endpoints are asked by one task: one that panics must not end it.
+                let probing = AssertUnwindSafe(async { probe.probe(&self.target).await });
+                Heard::Answer(match probing.catch_unwind().await {
+                    Ok(Ok(())) => Answer::Serving,
+                    Ok(Err(error)) => failed(error.to_string()),
+                    Err(_) => failed("the probe panicked".to_owned()),
+                })
+            }
         }
     }
 
@@ -221,6 +234,12 @@ impl Patient {
     fn address(&self) -> &Address {
         self.target.address()
     }
+}
+
+/// gRPC servers answer with status 200 to paths that they do not know.
+fn grpc_error(headers: &HeaderMap) -> Option<Code> {
+    let code = Outcome::of_headers(headers)?.code;
+    (code != Code::Ok).then_some(code)
 }
 
 fn failed(why: String) -> Answer {

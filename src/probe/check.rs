@@ -82,12 +82,13 @@ impl HealthCheck {
         Self::new(Kind::Tcp)
     }
 
-    /// An HTTP/2 `GET` of this path, answered with a status from 200 to 299.
+    /// An HTTP/2 `GET` of this path, answered with a status from 200 to 299 and without a gRPC error: gRPC servers answer
+    /// with 200 to paths that they do not know, too.
     pub fn http(path: impl Into<String>) -> Self {
         Self::new(Kind::Http(path.into()))
     }
 
-    /// A question of your own.
+    /// A question of your own. One that panics has failed.
     pub fn custom(probe: impl Probe) -> Self {
         Self::new(Kind::Custom(Arc::new(probe)))
     }
