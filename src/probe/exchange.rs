@@ -62,8 +62,9 @@ pub(super) async fn check(
 ) -> Result<Word, Silence> {
     let mut statements = ask(subchannel, means, lease, CHECK, service, Some(limit)).await?;
     let answer = statements.next().await?;
-    // To the end, so that the stream is not reset.
-    while let Ok(Some(_)) = statements.next().await {}
+    // To the end: the stream is not reset then, and the status has the last word. (grpcio sends a message before
+    // NOT_FOUND.)
+    while statements.next().await?.is_some() {}
     answer.ok_or_else(|| Silence::Failed("the health service sent no answer".to_owned()))
 }
 
