@@ -47,16 +47,20 @@ pub(super) async fn watch(patient: &Patient) -> Over {
         Err(_) => return Over::Ended(patient.no_answer()),
     };
     loop {
-        match timeout(patient.means.check.interval, statements.next()).await {
-            Ok(Ok(Some(serving))) => learn(patient, serving),
-            Ok(Ok(None)) => {
+        let next = tokio::select! {
+            biased;
+            next = statements.next() => next,
+            // A server that is shutting down waits for this stream.
+            () = lease.connection().ended() => return Over::Moved,
+        };
+        match next {
+            Ok(Some(serving)) => learn(patient, serving),
+            Ok(None) => {
                 let why = "the health service ended its answer".into();
                 return Over::Ended(Answer::Failed(why));
             }
-            Ok(Err(_)) | Err(_) if lease.connection().end().is_some() => return Over::Moved,
-            Ok(Err(silence)) => return over(patient, silence, since),
-            // Nothing new, and nothing lost.
-            Err(_) => {}
+            Err(_) if lease.connection().end().is_some() => return Over::Moved,
+            Err(silence) => return over(patient, silence, since),
         }
     }
 }

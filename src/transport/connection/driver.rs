@@ -117,7 +117,7 @@ impl Driver {
                 "the server says too_many_pings: keepalive interval doubled"
             );
         }
-        let end = self.shared.end.get_or_init(|| end).clone();
+        let end = self.shared.end(end).clone();
         if let Some(lost) = self.shared.slots.retire()
             && let (Some((id, _)), Some(observer)) = (&self.observer, self.observer())
         {

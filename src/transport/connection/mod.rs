@@ -16,13 +16,14 @@ pub(crate) mod slots;
 mod wire;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use h2::client::SendRequest;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tonic::Code;
 
 use crate::error::{Delivery, Error, Kind, Stage};
@@ -70,9 +71,18 @@ struct Shared {
     command: AtomicU8,
     driver: AtomicWaker,
     end: OnceLock<End>,
+    /// Told of the end.
+    ended: Notify,
 }
 
 impl Shared {
+    /// It takes no more calls, for this reason unless there was one before.
+    fn end(&self, end: End) -> &End {
+        let end = self.end.get_or_init(|| end);
+        self.ended.notify_waiters();
+        end
+    }
+
     /// Whether half of the connection's calls, or more, wait to be written.
     fn half_is_queued(&self) -> bool {
         let queued = self.queued.load(Ordering::Relaxed);
@@ -181,6 +191,16 @@ impl Connection {
         self.shared.end.get()
     }
 
+    /// Resolves once it takes no more calls.
+    pub(crate) async fn ended(&self) {
+        let mut ended = pin!(self.shared.ended.notified());
+        // From here on the notice is not missed.
+        ended.as_mut().enable();
+        if self.end().is_none() {
+            ended.await;
+        }
+    }
+
     /// Whether a call on it was ever answered.
     pub(crate) fn has_answered(&self) -> bool {
         self.shared.answered.load(Ordering::Relaxed)
@@ -199,7 +219,7 @@ impl Connection {
     /// Takes no new calls; closes when those that are on it have ended and all handles are dropped. Returns
     /// the admitted room that is lost, or `None` if it was retired before.
     pub(crate) fn retire(&self) -> Option<usize> {
-        let _ = self.shared.end.set(End::Local);
+        self.shared.end(End::Local);
         let lost = self.shared.slots.retire();
         self.shared.command.fetch_max(RETIRE, Ordering::AcqRel);
         self.shared.driver.wake();
@@ -208,7 +228,7 @@ impl Connection {
 
     /// Closes the socket now. Calls on it fail.
     pub(crate) fn abort(&self) {
-        let _ = self.shared.end.set(End::Local);
+        self.shared.end(End::Local);
         self.shared.command.fetch_max(ABORT, Ordering::AcqRel);
         self.shared.driver.wake();
     }
