@@ -3,7 +3,8 @@
 mod failure;
 mod lease;
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use http::{Extensions, Request, Response};
@@ -47,6 +48,8 @@ pub(super) struct Call {
     /// An attempt may have been processed, whatever became of later ones.
     in_doubt: bool,
     started: Instant,
+    /// When the attempt under way was sent, if not as it began.
+    sent: Option<Instant>,
     /// What the call is waiting for, to say so when its deadline passes.
     waiting: Waiting,
     /// The endpoint that was picked last.
@@ -92,6 +95,7 @@ impl Call {
             tried: Vec::new(),
             in_doubt: false,
             started: now,
+            sent: None,
             waiting: Waiting::ForEndpoint,
             endpoint: None,
             last_error: None,
@@ -282,10 +286,13 @@ impl Call {
     /// Picks an endpoint, leases a slot of it and sends the request.
     async fn attempt(&mut self) -> Result<Answer, Error> {
         self.waiting = Waiting::ForToken;
-        self.token = self.inner.token(&self.head).await?;
-        let (subchannel, slot) = self.lease().await?;
+        self.sent = None;
+        let mut waited = false;
+        self.token = noting(&mut waited, pin!(self.inner.token(&self.head))).await?;
+        let (subchannel, slot) = noting(&mut waited, pin!(self.lease())).await?;
         self.inner.check_privacy(self.token.as_ref(), &subchannel)?;
         self.waiting = Waiting::ForResponse;
+        self.sent = waited.then(Instant::now);
         let Some(body) = self.replay.reader() else {
             // `decide` saw to it; only a pump that ran on in between can have changed it.
             return Err(self.last_error.take().unwrap_or_else(unrepeatable));
@@ -332,4 +339,16 @@ impl Call {
             slot,
         })
     }
+}
+
+/// The same future, noting whether anything had to be waited for. Most of the time nothing has, and no clock is read.
+fn noting<F: Future>(
+    waited: &mut bool,
+    mut future: Pin<&mut F>,
+) -> impl Future<Output = F::Output> {
+    poll_fn(move |cx| {
+        let polled = future.as_mut().poll(cx);
+        *waited |= polled.is_pending();
+        polled
+    })
 }

@@ -79,8 +79,12 @@ impl Call {
     /// What it says about the endpoint that the call's time is over: one that had little of it is not to blame.
     pub(super) fn blame_for_lateness(&self) -> Bearing {
         let timeout = self.settings.limit.as_ref().map(|it| it.timeout);
+        let had = match self.sent {
+            Some(sent) => sent.elapsed(),
+            None => self.past.elapsed(),
+        };
         match timeout {
-            Some(timeout) if self.past.elapsed() >= timeout / 2 => Bearing::Fault,
+            Some(timeout) if had >= timeout / 2 => Bearing::Fault,
             _ => Bearing::Neutral,
         }
     }
