@@ -8,6 +8,7 @@
 //! | `counting` | a dialler that counts writes |
 //! | `expected` | all that an error says |
 //! | `first`, `pair` | a policy that can be foreseen; two raw peers under it |
+//! | `health` | how endpoints stand, and who gets the calls |
 //! | `told` | a source of endpoints that the test speaks through |
 
 #![allow(
@@ -34,5 +35,6 @@ pub mod came;
 pub mod counting;
 pub mod expected;
 pub mod first;
+pub mod health;
 pub mod pair;
 pub mod told;

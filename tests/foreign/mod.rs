@@ -3,7 +3,7 @@
 //! | file | role |
 //! |---|---|
 //! | `server` | the process: started, asked what it counted, ended |
-//! | `server.py` | what runs in it, with `echo.py`, `interop.py` and `wire.py` |
+//! | `server.py` | what runs in it, with `echo.py`, `interop.py`, `clinic.py` and `wire.py` |
 //! | `plugin`, `plugin.py` | a plugin of go-plugin's kind: pyvider-rpcplugin, over the same core |
 //! | `requirements.txt` | the packages it needs; `scripts/foreign-python` fetches them |
 

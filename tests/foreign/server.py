@@ -14,6 +14,7 @@ from concurrent import futures
 
 import grpc
 
+from clinic import Clinic
 from echo import Echo
 from interop import Interop
 
@@ -31,6 +32,7 @@ def main(address: str, *options: str):
     )
     for service in Echo().services() + Interop().services():
         server.add_generic_rpc_handlers((service,))
+    Clinic().add_to(server)
     if files:
         port = server.add_secure_port(address, credentials(files))
     else:

@@ -8,9 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
+use trunkline_proto::foreign::clinic_client::ClinicClient;
 use trunkline_proto::foreign::journal_client::JournalClient;
 use trunkline_proto::foreign::tally_client::TallyClient;
-use trunkline_proto::foreign::{Call, CallsRequest, HandledReply, HandledRequest};
+use trunkline_proto::foreign::{Call, CallsRequest, HandledReply, HandledRequest, SayRequest};
 
 use crate::support::wait::wait_until;
 
@@ -99,6 +100,14 @@ impl GrpcioServer {
         let mut client = TallyClient::new(connect(&self.uri));
         let reply = client.handled(HandledRequest {}).await;
         reply.unwrap().into_inner()
+    }
+
+    /// Sets what its health service says of that service: a number of `HealthCheckResponse.ServingStatus`.
+    pub async fn say(&self, service: &str, status: u32) {
+        let service = service.to_owned();
+        let request = SayRequest { service, status };
+        let mut client = ClinicClient::new(connect(&self.uri));
+        client.say(request).await.unwrap();
     }
 
     /// Tells it to end, gracefully, and waits until it has.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use trunkline_proto::echo_server::EchoServer as EchoServerService;
 
@@ -61,6 +62,7 @@ impl EchoServer {
             max_connection_age: None,
             max_message_size: None,
             health: None,
+            beside: Routes::default(),
         }
     }
 
@@ -167,6 +169,7 @@ pub struct EchoServerBuilder {
     max_connection_age: Option<Duration>,
     max_message_size: Option<usize>,
     health: Option<HealthScript>,
+    beside: Routes,
 }
 
 impl EchoServerBuilder {
@@ -197,6 +200,12 @@ impl EchoServerBuilder {
     /// Has a health service, too. Default: none.
     pub fn health(mut self, script: HealthScript) -> Self {
         self.health = Some(script);
+        self
+    }
+
+    /// Serves these, too.
+    pub fn beside(mut self, services: Routes) -> Self {
+        self.beside = services;
         self
     }
 
@@ -252,7 +261,7 @@ async fn serve(
         server = server.max_connection_age(age);
     }
     server
-        .add_service(service)
+        .add_routes(options.beside.add_service(service))
         .add_optional_service(options.health)
         .serve_with_incoming_shutdown(incoming, async {
             let _ = asked.await;
