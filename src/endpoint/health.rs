@@ -124,8 +124,7 @@ impl EndpointHealth {
     }
 
     fn succeeded(&self) {
-        let any = self.tolerated.load(Ordering::Relaxed);
-        self.change(|machine, now, totals| machine.success(now, totals, any));
+        self.change(|machine, now, totals| machine.success(now, totals));
     }
 
     fn fault(&self, late: bool) -> Recorded {
@@ -171,8 +170,9 @@ impl EndpointHealth {
     /// Lets the breaker hear of a fault, with which there are so many in a row.
     fn count(&self, consecutive: u32) -> Recorded {
         let random = fastrand::f64();
-        let tripped =
-            self.change(|machine, now, totals| machine.fault(now, consecutive, totals, random));
+        let any = self.tolerated.load(Ordering::Relaxed);
+        let tripped = self
+            .change(|machine, now, totals| machine.fault(now, consecutive, totals, any, random));
         match (tripped, consecutive) {
             (true, _) => Recorded::Tripped,
             (false, 1) => Recorded::FirstFault,

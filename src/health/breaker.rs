@@ -24,6 +24,8 @@ use super::Influence;
 /// not counted further. It opens if calls on the new ones are late, too.
 ///
 /// It keeps the endpoint's connections. It never ejects the last endpoint: see [`EjectionLimits`](crate::EjectionLimits).
+/// Where an endpoint gets calls all the same, it takes no trial: the first success after its time closes the breaker, and
+/// faults do not lengthen that.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct Breaker {

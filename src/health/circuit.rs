@@ -80,13 +80,14 @@ impl Circuit {
         self.window.sample(now, totals, rules.window);
     }
 
-    /// A call failed by the endpoint's fault; `consecutive` with this one. Says whether anything has changed.
+    /// A call failed by the endpoint's fault; `consecutive` with this one. `any` says that calls come whatever the phase.
+    /// Says whether anything has changed.
     pub(super) fn fault(
         &mut self,
         now: Instant,
         rules: &Breaker,
-        consecutive: u32,
-        totals: Totals,
+        (consecutive, totals): (u32, Totals),
+        any: bool,
         random: f64,
     ) -> bool {
         match self.phase {
@@ -107,18 +108,17 @@ impl Circuit {
                 }
                 self.open(now, rules, cause, random)
             }
+            // Was no trial, then. It stays, so that the first success is seen at once, and does not cost a longer time.
+            Phase::HalfOpen if any => false,
             Phase::HalfOpen => self.open(now, rules, Cause::Trial, random),
             Phase::Open { .. } => false,
         }
     }
 
-    /// A call succeeded, while it was not closed. `any` says that calls come although it is open.
-    pub(super) fn success(&mut self, now: Instant, totals: Totals, any: bool) -> bool {
-        let proof = match self.phase {
-            Phase::HalfOpen => true,
-            Phase::Open { .. } => any,
-            Phase::Closed => false,
-        };
+    /// A call succeeded. While it is open that proves nothing, also where calls come all the same: an endpoint that fails
+    /// every second call would open and close with every few of them.
+    pub(super) fn success(&mut self, now: Instant, totals: Totals) -> bool {
+        let proof = self.phase == Phase::HalfOpen;
         if proof {
             self.window.restart(now, totals);
             self.enter(Phase::Closed, now);
@@ -159,9 +159,9 @@ mod tests {
     fn five_faults_in_a_row_open_it_and_four_do_not() {
         let (mut circuit, now, rules) = circuit();
         for count in 1..=4 {
-            assert!(!circuit.fault(now, &rules, count, totals(4, 4), 0.0));
+            assert!(!circuit.fault(now, &rules, (count, totals(4, 4)), false, 0.0));
         }
-        assert!(circuit.fault(now, &rules, 5, totals(5, 5), 0.0));
+        assert!(circuit.fault(now, &rules, (5, totals(5, 5)), false, 0.0));
         let until = now + Duration::from_secs(1);
         assert_eq!(circuit.phase(), Phase::Open { until });
         assert_eq!(circuit.cause(), Cause::Consecutive(5));
@@ -170,19 +170,19 @@ mod tests {
     #[test]
     fn a_low_rate_opens_it_once_there_are_ten_calls() {
         let (mut circuit, now, rules) = circuit();
-        assert!(!circuit.fault(now, &rules, 1, totals(9, 4), 0.0));
+        assert!(!circuit.fault(now, &rules, (1, totals(9, 4)), false, 0.0));
         assert!(
-            !circuit.fault(now, &rules, 1, totals(10, 2), 0.0),
+            !circuit.fault(now, &rules, (1, totals(10, 2)), false, 0.0),
             "80 % is enough"
         );
-        assert!(circuit.fault(now, &rules, 1, totals(10, 3), 0.0));
+        assert!(circuit.fault(now, &rules, (1, totals(10, 3)), false, 0.0));
         assert_eq!(circuit.cause(), Cause::Rate(totals(10, 3)));
     }
 
     #[test]
     fn a_trial_decides_and_the_time_doubles_up_to_its_limit() {
         let (mut circuit, mut now, rules) = circuit();
-        circuit.fault(now, &rules, 5, totals(5, 5), 0.0);
+        circuit.fault(now, &rules, (5, totals(5, 5)), false, 0.0);
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             let until = now + Duration::from_secs(seconds);
             assert_eq!(circuit.phase(), Phase::Open { until });
@@ -190,48 +190,61 @@ mod tests {
             assert!(circuit.advance(until));
             assert_eq!(circuit.phase(), Phase::HalfOpen);
             now = until;
-            assert!(circuit.fault(now, &rules, 1, totals(6, 6), 0.0));
+            assert!(circuit.fault(now, &rules, (1, totals(6, 6)), false, 0.0));
         }
         now += Duration::from_secs(60);
         circuit.advance(now);
-        assert!(circuit.success(now, totals(7, 6), false));
+        assert!(circuit.success(now, totals(7, 6)));
         assert_eq!(circuit.phase(), Phase::Closed);
     }
 
     #[test]
     fn a_short_recovery_does_not_reset_the_time_and_a_long_one_does() {
         let (mut circuit, start, rules) = circuit();
-        circuit.fault(start, &rules, 5, totals(5, 5), 0.0);
+        circuit.fault(start, &rules, (5, totals(5, 5)), false, 0.0);
         let mut now = start + Duration::from_secs(1);
         circuit.advance(now);
-        circuit.success(now, totals(6, 5), false);
+        circuit.success(now, totals(6, 5));
         now += Duration::from_secs(10);
-        circuit.fault(now, &rules, 5, totals(11, 10), 0.0);
+        circuit.fault(now, &rules, (5, totals(11, 10)), false, 0.0);
         assert_eq!(circuit.next(), Some(now + Duration::from_secs(2)));
         now += Duration::from_secs(2);
         circuit.advance(now);
-        circuit.success(now, totals(12, 10), false);
+        circuit.success(now, totals(12, 10));
         now += Duration::from_secs(60);
-        circuit.fault(now, &rules, 5, totals(17, 15), 0.0);
+        circuit.fault(now, &rules, (5, totals(17, 15)), false, 0.0);
         assert_eq!(circuit.next(), Some(now + Duration::from_secs(1)));
     }
 
     #[test]
     fn an_old_success_proves_nothing_while_it_is_open() {
         let (mut circuit, now, rules) = circuit();
-        circuit.fault(now, &rules, 5, totals(5, 5), 0.0);
-        assert!(!circuit.success(now, totals(6, 5), false));
-        assert!(circuit.success(now, totals(6, 5), true), "in panic mode");
+        circuit.fault(now, &rules, (5, totals(5, 5)), false, 0.0);
+        assert!(!circuit.success(now, totals(6, 5)));
+    }
+
+    #[test]
+    fn where_calls_come_all_the_same_no_trial_fails() {
+        let (mut circuit, mut now, rules) = circuit();
+        circuit.fault(now, &rules, (5, totals(5, 5)), true, 0.0);
+        assert!(!circuit.success(now, totals(6, 5)), "too soon");
+        now += Duration::from_secs(1);
+        circuit.advance(now);
+        for faults in 6..20 {
+            assert!(!circuit.fault(now, &rules, (1, totals(20, faults)), true, 0.0));
+        }
+        assert_eq!(circuit.phase(), Phase::HalfOpen);
+        assert!(circuit.success(now, totals(21, 19)));
     }
 
     #[test]
     fn the_window_starts_anew_with_the_recovery() {
         let (mut circuit, mut now, rules) = circuit();
-        circuit.fault(now, &rules, 5, totals(20, 20), 0.0);
+        circuit.fault(now, &rules, (5, totals(20, 20)), false, 0.0);
         now += Duration::from_secs(1);
         circuit.advance(now);
-        circuit.success(now, totals(21, 20), false);
-        assert!(!circuit.fault(now, &rules, 1, totals(40, 21), 0.0));
+        circuit.success(now, totals(21, 20));
+        assert!(!circuit.fault(now, &rules, (1, totals(40, 21)), false, 0.0));
     }
 
     #[test]

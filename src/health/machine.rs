@@ -77,29 +77,31 @@ impl Machine {
         }
     }
 
-    /// A call failed by the endpoint's fault, the last of so many in a row.
+    /// A call failed by the endpoint's fault, the last of so many in a row. `any`: calls come whatever the breaker says.
     pub(crate) fn fault(
         &mut self,
         now: Instant,
         consecutive: u32,
         totals: Totals,
+        any: bool,
         random: f64,
     ) -> bool {
         let Some(rules) = &self.rules.breaker else {
             return false;
         };
-        let advanced = self.circuit.advance(now);
-        self.circuit.fault(now, rules, consecutive, totals, random) || advanced
-    }
-
-    /// A call succeeded. `any`: calls come whatever the breaker says.
-    pub(crate) fn success(&mut self, now: Instant, totals: Totals, any: bool) -> bool {
-        let Some(rules) = &self.rules.breaker else {
-            return false;
-        };
         let any = any || !rules.influence.is_veto();
         let advanced = self.circuit.advance(now);
-        self.circuit.success(now, totals, any) || advanced
+        let seen = (consecutive, totals);
+        self.circuit.fault(now, rules, seen, any, random) || advanced
+    }
+
+    /// A call succeeded.
+    pub(crate) fn success(&mut self, now: Instant, totals: Totals) -> bool {
+        if self.rules.breaker.is_none() {
+            return false;
+        }
+        let advanced = self.circuit.advance(now);
+        self.circuit.success(now, totals) || advanced
     }
 
     /// Whether a success would change anything.

@@ -9,7 +9,7 @@ use trunkline::{
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
 
-use super::rig::{LIMIT, NEVER, Rig, for_good};
+use super::rig::{LIMIT, NEVER, Rig, for_a_moment, for_good};
 use crate::client::calls::{ask, endpoint, hang, slow};
 use crate::client::first::First;
 use crate::client::health::{are, counted, endpoint as endpoint_of, is, said, shares, status};
@@ -86,16 +86,18 @@ async fn a_frozen_connection_is_replaced() {
         _ => Reaction::echo(request, "a"),
     });
     let connector = Connector::tcp(peer.addr().to_string()).retry(Retry::none());
-    let channel = connector.breaker(for_good()).connect().await.unwrap();
+    let connector = connector.breaker(for_a_moment());
+    let channel = connector.connect().await.unwrap();
     let seen = peer.seen();
     while seen.connections() < 2 {
         let _ = ask(&channel, request(1), soon()).await;
         tokio::task::yield_now().await;
     }
-    // It is the only endpoint, so the next calls come to it, and the first answer heals it.
-    let answered = || async { ask(&channel, request(2), soon()).await.is_ok() };
-    while !answered().await {}
-    is(&channel, 0, Health::Healthy).await;
+    // It is the only endpoint, so the next calls come to it, and an answer heals it.
+    while status(&channel, 0).health != Health::Healthy {
+        let _ = ask(&channel, request(2), soon()).await;
+        tokio::task::yield_now().await;
+    }
     drop((channel, peer));
     leaks.finish().await;
 }
