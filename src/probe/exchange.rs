@@ -183,10 +183,15 @@ fn silence_of(code: Code, headers: &http::HeaderMap) -> Result<(), Silence> {
             let status = Status::from_header_map(headers);
             let message = status.map(|it| it.message().to_owned());
             let message = message.filter(|it| !it.is_empty());
-            Silence::Failed(match message {
+            let why = match message {
                 Some(message) => format!("the health service answered {code:?}: {message}"),
                 None => format!("the health service answered {code:?}"),
-            })
+            };
+            match code {
+                // Servers that read `grpc-timeout` end what is late, and may be quicker than this side's own clock.
+                Code::Cancelled | Code::DeadlineExceeded => Silence::Broken(why),
+                _ => Silence::Failed(why),
+            }
         }
     })
 }

@@ -105,6 +105,21 @@ pub async fn counted<'a>(
         .collect()
 }
 
+/// Asserts that the servers got about so many calls, those with 0 none. When a new set of endpoints is made, turns begin
+/// anew.
+#[track_caller]
+pub fn about(calls: &[u64], wanted: &[u64]) {
+    let fits = |(calls, wanted): (&u64, &u64)| match wanted {
+        0 => *calls == 0,
+        _ => calls.abs_diff(*wanted) <= 2 + wanted / 10,
+    };
+    let all = calls.iter().zip(wanted).all(fits);
+    assert!(
+        all && calls.len() == wanted.len(),
+        "{calls:?}, not {wanted:?}"
+    );
+}
+
 /// How an endpoint stood, one after the other, as whoever watches the channel's state sees it.
 #[derive(Debug)]
 pub struct Flips {

@@ -12,7 +12,9 @@ use trunkline_proto::echo_client::EchoClient;
 use super::rig::{LIMIT, NEVER, Rig, for_a_moment, for_good};
 use crate::client::calls::{ask, endpoint, hang, slow};
 use crate::client::first::First;
-use crate::client::health::{are, counted, endpoint as endpoint_of, is, said, shares, status};
+use crate::client::health::{
+    about, are, counted, endpoint as endpoint_of, is, said, shares, status,
+};
 use crate::support::calls::request;
 use crate::support::leak::LeakCheck;
 use crate::support::raw_peer::RawPeer;
@@ -25,8 +27,7 @@ fn soon() -> CallOptions {
     CallOptions::new().timeout(Duration::from_millis(50))
 }
 
-/// tonic's servers read how much time a call has, and end it themselves when that is over. So their connections are
-/// known to work, and are kept.
+/// tonic's servers read how much time a call has, and end it themselves when that is over: who is first does not matter.
 #[tokio::test]
 async fn a_server_whose_handlers_hang_is_ejected() {
     let leaks = LeakCheck::start().await;
@@ -41,11 +42,9 @@ async fn a_server_whose_handlers_hang_is_ejected() {
     let told = is(&rig.channel, 0, Health::Ejected).await;
     let reason = "5 calls in a row failed";
     assert_eq!(said(&told), (Some(HealthSource::Breaker), reason));
-    assert_eq!(shares(&rig.channel, &rig.servers, 20).await, [0, 20]);
+    about(&shares(&rig.channel, &rig.servers, 20).await, &[0, 20]);
     wait_equal(LIMIT, 0, || hangs.journal().in_flight()).await;
-    for server in &rig.servers {
-        assert_eq!(server.journal().accepted(), 1);
-    }
+    assert_eq!(rig.servers[1].journal().accepted(), 1);
     drop(rig);
     leaks.finish().await;
 }
@@ -260,7 +259,7 @@ async fn an_endpoint_that_was_away_has_nothing_against_it() {
     wait_until(LIMIT, || failed() >= 10).await;
     let told = status(&rig.channel, 0);
     assert_eq!(told.decided_by, Some(HealthSource::Connectivity));
-    assert_eq!(shares(&rig.channel, &rig.servers, 20).await, [0, 20]);
+    about(&shares(&rig.channel, &rig.servers, 20).await, &[0, 20]);
     rig.servers[0].restart();
     is(&rig.channel, 0, Health::Healthy).await;
     let calls = counted(&rig.servers, async {
@@ -270,7 +269,7 @@ async fn an_endpoint_that_was_away_has_nothing_against_it() {
                 .unwrap();
         }
     });
-    assert_eq!(calls.await, [10, 10]);
+    about(&calls.await, &[10, 10]);
     drop(rig);
     leaks.finish().await;
 }

@@ -7,7 +7,7 @@ use trunkline::{Breaker, EjectionLimits, Health, HealthSource, Influence, Outlie
 use trunkline_proto::echo_client::EchoClient;
 
 use super::rig::{Rig, for_a_moment, for_good};
-use crate::client::health::{Flips, all, are, counted, is, said, shares, spread, status};
+use crate::client::health::{Flips, about, all, are, counted, is, said, shares, spread, status};
 use crate::support::burst::{burst, ended};
 use crate::support::leak::LeakCheck;
 
@@ -16,7 +16,7 @@ async fn the_last_endpoint_is_never_ejected() {
     let leaks = LeakCheck::start().await;
     let rig = Rig::with(1, for_a_moment()).await;
     rig.servers[0].behaviour().fail(1.0, Code::Unavailable);
-    assert_eq!(spread(&rig.channel, &rig.servers, 30).await, [30]);
+    about(&spread(&rig.channel, &rig.servers, 30).await, &[30]);
     let told = is(&rig.channel, 0, Health::Tolerated).await;
     assert_eq!(told.decided_by, Some(HealthSource::Breaker));
     assert!(rig.channel.status().panic);
@@ -44,7 +44,7 @@ async fn with_all_of_them_failing_everybody_gets_calls() {
         tokio::task::yield_now().await;
     }
     are(&rig.channel, &[Health::Tolerated; 3]).await;
-    assert_eq!(spread(&rig.channel, &rig.servers, 30).await, [10; 3]);
+    about(&spread(&rig.channel, &rig.servers, 30).await, &[10; 3]);
     // Well again, not a call fails.
     for server in &rig.servers {
         server.behaviour().heal();
@@ -119,7 +119,7 @@ async fn no_more_are_ejected_than_the_limits_allow() {
     let (well, out, stays) = (Health::Healthy, Health::Ejected, Health::Tolerated);
     are(&rig.channel, &[well, well, out, well, stays]).await;
     let calls = spread(&rig.channel, &rig.servers, 20).await;
-    assert_eq!(calls, [5, 5, 0, 5, 5]);
+    about(&calls, &[5, 5, 0, 5, 5]);
     assert!(!rig.channel.status().panic);
     drop(rig);
     leaks.finish().await;
@@ -143,7 +143,7 @@ async fn a_word_is_worth_what_it_is_set_to() {
             _ => Vec::new(),
         };
         assert_eq!(told.observed, observed);
-        assert_eq!(spread(&rig.channel, &rig.servers, 60).await, calls);
+        about(&spread(&rig.channel, &rig.servers, 60).await, &calls);
         assert!(!rig.channel.status().panic);
         // Its calls go on, so one that succeeds in due time ends it.
         rig.servers[0].behaviour().heal();
@@ -161,7 +161,7 @@ async fn without_a_breaker_nothing_happens() {
     let leaks = LeakCheck::start().await;
     let rig = Rig::start(2, |connector| connector.no_breaker()).await;
     rig.servers[0].behaviour().fail(1.0, Code::Unavailable);
-    assert_eq!(spread(&rig.channel, &rig.servers, 60).await, [30, 30]);
+    about(&spread(&rig.channel, &rig.servers, 60).await, &[30, 30]);
     assert_eq!(all(&rig.channel), [Health::Healthy; 2]);
     assert_eq!(said(&status(&rig.channel, 0)), (None, ""));
     drop(rig);
@@ -197,7 +197,7 @@ async fn an_outlier_is_ejected_for_a_while() {
             ended(burst(&client, 1..=60)).await;
         }
     });
-    assert_eq!(calls.await, [50; 6]);
+    about(&calls.await, &[50; 6]);
     drop((client, rig));
     leaks.finish().await;
 }

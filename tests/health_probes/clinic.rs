@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
@@ -27,11 +28,16 @@ pub enum Says {
     Fails(Code),
     /// It says that it serves, and then the answer ends with UNAVAILABLE.
     ServesAndDies,
+    /// This code, when its own clock says that the time of the question is over.
+    RunsOut(Code),
     /// Nothing, ever.
     Nothing,
 }
 
-use Says::{Fails, Nothing, ServesAndDies};
+use Says::{Fails, Nothing, RunsOut, ServesAndDies};
+
+/// Half of the shortest time that a test gives a question.
+const ITS_CLOCK: Duration = Duration::from_millis(50);
 
 /// The health service of one server.
 #[derive(Debug)]
@@ -207,6 +213,10 @@ impl Health for Service {
             // As the service's documentation has it: only `Watch` has a word for that.
             Says::ServiceUnknown => Err(Status::not_found("unknown service")),
             Nothing => std::future::pending().await,
+            RunsOut(code) => {
+                tokio::time::sleep(ITS_CLOCK).await;
+                Err(Status::new(code, "the time is over"))
+            }
             says => says.spoken().map(Response::new),
         }
     }
@@ -228,7 +238,7 @@ impl Health for Service {
             Kind::Told { watch, .. } => watch.subscribe(),
         };
         let first = *says.borrow();
-        if let Fails(code) = first {
+        if let Fails(code) | RunsOut(code) = first {
             return Err(Status::new(code, "asked to fail"));
         }
         Ok(Response::new(Box::pin(statements(says, mark))))
@@ -263,7 +273,7 @@ impl Says {
             Self::NotServing => ServingStatus::NotServing,
             Self::ServiceUnknown => ServingStatus::ServiceUnknown,
             Self::Unknown | Nothing => ServingStatus::Unknown,
-            Fails(code) => return Err(Status::new(code, "asked to fail")),
+            Fails(code) | RunsOut(code) => return Err(Status::new(code, "asked to fail")),
         };
         let status = status.into();
         Ok(HealthCheckResponse { status })

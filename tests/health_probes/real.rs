@@ -5,7 +5,7 @@ use trunkline::{Connector, Health, HealthCheck, HealthSource};
 
 use super::clinic::Clinic;
 use super::rig::{LIMIT, both, endpoints, often, servers};
-use crate::client::health::{are, is, said, shares};
+use crate::client::health::{about, are, is, said, shares};
 use crate::support::leak::LeakCheck;
 use crate::support::wait::wait_until;
 
@@ -19,7 +19,7 @@ async fn calls_follow_what_servers_say() {
         let connector = Connector::endpoints(endpoints(&servers)).health_check(check);
         let channel = connector.connect().await.unwrap();
         are(&channel, &[Health::Healthy; 2]).await;
-        assert_eq!(shares(&channel, &servers, 20).await, [10, 10]);
+        about(&shares(&channel, &servers, 20).await, &[10, 10]);
 
         let mut flips = channel.watch_state();
         flips.mark_unchanged();
@@ -29,7 +29,7 @@ async fn calls_follow_what_servers_say() {
         let status = is(&channel, 0, Health::Ejected).await;
         assert_eq!(said(&status), (Some(HealthSource::Probe), "NOT_SERVING"));
         assert!(flips.has_changed().unwrap(), "told");
-        assert_eq!(shares(&channel, &servers, 20).await, [0, 20]);
+        about(&shares(&channel, &servers, 20).await, &[0, 20]);
         assert!(!channel.status().panic);
 
         reporter
@@ -37,7 +37,7 @@ async fn calls_follow_what_servers_say() {
             .await;
         let status = is(&channel, 0, Health::Healthy).await;
         assert_eq!(said(&status), (None, ""));
-        assert_eq!(shares(&channel, &servers, 20).await, [10, 10]);
+        about(&shares(&channel, &servers, 20).await, &[10, 10]);
 
         // Another way not to serve.
         reporter
@@ -45,7 +45,7 @@ async fn calls_follow_what_servers_say() {
             .await;
         let status = is(&channel, 0, Health::Ejected).await;
         assert!(said(&status).1.contains("UNKNOWN"), "{status:?}");
-        assert_eq!(shares(&channel, &servers, 20).await, [0, 20]);
+        about(&shares(&channel, &servers, 20).await, &[0, 20]);
         for clinic in &clinics {
             let asked = clinic.asked();
             assert!(asked.iter().all(|it| it.service.is_empty()), "the server");
@@ -101,7 +101,7 @@ async fn one_service_of_a_server_is_asked_for() {
         let status = is(&channel, 0, Health::Ejected).await;
         let unknown = "it does not know the service \"payments\"";
         assert_eq!(said(&status), (Some(HealthSource::Probe), unknown));
-        assert_eq!(shares(&channel, &servers, 10).await, [0, 10]);
+        about(&shares(&channel, &servers, 10).await, &[0, 10]);
         // It learns, and is asked again.
         reporter
             .set_service_status("payments", ServingStatus::Serving)
@@ -111,7 +111,7 @@ async fn one_service_of_a_server_is_asked_for() {
         reporter
             .set_service_status("", ServingStatus::NotServing)
             .await;
-        assert_eq!(shares(&channel, &servers, 10).await, [5, 5]);
+        about(&shares(&channel, &servers, 10).await, &[5, 5]);
         for clinic in &clinics {
             let asked = clinic.asked();
             assert!(asked.iter().all(|it| it.service == "payments"));

@@ -7,7 +7,7 @@ use trunkline::{Connector, Endpoint, Health, HealthCheck, HealthSource, Influenc
 use super::clinic::{Clinic, Says};
 use super::rig::{LIMIT, Rig, both, endpoints, often, servers};
 use crate::client::calls::{endpoint, slow, unary};
-use crate::client::health::{are, is, said, shares, status};
+use crate::client::health::{about, are, is, said, shares, status};
 use crate::client::told::Told;
 use crate::support::leak::LeakCheck;
 use crate::support::wait::{wait_equal, wait_until, within};
@@ -47,7 +47,7 @@ async fn calls_wait_for_one_answer_and_not_for_all() {
     let check = HealthCheck::grpc().timeout(Duration::from_secs(3600));
     let channel = connector.health_check(check).connect().await.unwrap();
     are(&channel, &[Health::Unknown, Health::Healthy]).await;
-    assert_eq!(shares(&channel, &servers, 10).await, [0, 10]);
+    about(&shares(&channel, &servers, 10).await, &[0, 10]);
     drop((channel, servers));
     leaks.finish().await;
 }
@@ -64,7 +64,7 @@ async fn a_server_that_begins_ill_gets_no_call() {
         let leaks = LeakCheck::start().await;
         let rig = Rig::start(&[says, Says::Serving], often(check)).await;
         are(&rig.channel, &[Health::Ejected, Health::Healthy]).await;
-        assert_eq!(shares(&rig.channel, &rig.servers, 10).await, [0, 10]);
+        about(&shares(&rig.channel, &rig.servers, 10).await, &[0, 10]);
         drop(rig);
         leaks.finish().await;
     }
@@ -95,7 +95,7 @@ async fn endpoints_that_leave_are_asked_no_more() {
         clinics[1].say(Says::NotServing);
         teller.say(endpoints(&servers));
         are(&channel, &[Health::Healthy, Health::Ejected]).await;
-        assert_eq!(shares(&channel, &servers, 10).await, [10, 0]);
+        about(&shares(&channel, &servers, 10).await, &[10, 0]);
         // Drained, it has no connection to be asked on.
         teller.say([endpoint(&servers[0]), endpoint(&servers[1]).weight(0)]);
         are(&channel, &[Health::Healthy, Health::Disconnected]).await;
@@ -111,7 +111,7 @@ async fn with_nobody_well_everybody_gets_calls() {
     let rig = Rig::start(&[Says::NotServing; 3], often(HealthCheck::grpc())).await;
     are(&rig.channel, &[Health::Tolerated; 3]).await;
     assert!(rig.channel.status().panic);
-    assert_eq!(shares(&rig.channel, &rig.servers, 30).await, [10; 3]);
+    about(&shares(&rig.channel, &rig.servers, 30).await, &[10; 3]);
     let told = status(&rig.channel, 0);
     assert_eq!(said(&told), (Some(HealthSource::Probe), "NOT_SERVING"));
     // One is enough to end it.
@@ -125,7 +125,7 @@ async fn with_nobody_well_everybody_gets_calls() {
     .await;
     assert!(!rig.channel.status().panic);
     assert!(state.has_changed().unwrap());
-    assert_eq!(shares(&rig.channel, &rig.servers, 10).await, [0, 10, 0]);
+    about(&shares(&rig.channel, &rig.servers, 10).await, &[0, 10, 0]);
     drop(rig);
     leaks.finish().await;
 }
@@ -143,12 +143,12 @@ async fn with_fewer_than_half_well_everybody_gets_calls() {
     are(&rig.channel, &[out, out, out, well, well, well]).await;
     assert!(!rig.channel.status().panic);
     let calls = shares(&rig.channel, &rig.servers, 12).await;
-    assert_eq!(calls, [0, 0, 0, 4, 4, 4]);
+    about(&calls, &[0, 0, 0, 4, 4, 4]);
     rig.clinics[3].say(Says::NotServing);
     wait_until(LIMIT, || rig.channel.status().panic).await;
     let out = Health::Tolerated;
     are(&rig.channel, &[out, out, out, out, well, well]).await;
-    assert_eq!(shares(&rig.channel, &rig.servers, 12).await, [2; 6]);
+    about(&shares(&rig.channel, &rig.servers, 12).await, &[2; 6]);
     drop(rig);
     leaks.finish().await;
 }
@@ -177,7 +177,7 @@ async fn a_word_is_worth_what_it_is_set_to() {
             _ => Vec::new(),
         };
         assert_eq!(told.observed, observed);
-        assert_eq!(shares(&rig.channel, &rig.servers, 60).await, calls);
+        about(&shares(&rig.channel, &rig.servers, 60).await, &calls);
         assert!(!rig.channel.status().panic);
         drop(rig);
         leaks.finish().await;
@@ -195,7 +195,7 @@ async fn weights_are_multiplied() {
     let check = often(HealthCheck::grpc()).influence(Influence::Weight(0.1));
     let channel = connector.health_check(check).connect().await.unwrap();
     are(&channel, &[Health::Suspect, Health::Healthy]).await;
-    assert_eq!(shares(&channel, &servers, 130).await, [30, 100]);
+    about(&shares(&channel, &servers, 130).await, &[30, 100]);
     // The status has the weight as it was set.
     assert_eq!(channel.status().endpoints[0].weight, 3);
     drop((channel, servers));
