@@ -306,10 +306,13 @@ impl EndpointHealth {
         let taken = self
             .trial
             .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed);
-        taken.ok().map(|_| Trial {
+        taken.ok()?;
+        let trial = Trial {
             health: Arc::clone(self),
             mark: now,
-        })
+        };
+        // The set that the call picks from may be older than the end of the last trial.
+        lock(&self.machine).may_be_tried().then_some(trial)
     }
 
     /// The time, as the atomics keep it.

@@ -202,6 +202,12 @@ impl Machine {
         standing
     }
 
+    /// Whether nothing forbids a trial.
+    pub(crate) fn may_be_tried(&self) -> bool {
+        let standing = self.standing(true);
+        !standing.ill && (standing.trial || standing.ejected.is_none())
+    }
+
     /// What users see.
     pub(crate) fn report(&self, now: Instant, fate: Fate) -> HealthStatus {
         let mut decisive: Option<Objection> = None;

@@ -77,6 +77,8 @@ impl Patient {
             match watch(self).await {
                 Over::MustBeAsked => return,
                 Over::Moved => {}
+                // If it stays away, this is given up.
+                Over::Away => sleep(self.means.check.pause(true, fastrand::f64())).await,
                 Over::Ended(answer) => {
                     self.learn(answer);
                     self.pause().await;

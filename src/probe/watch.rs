@@ -20,6 +20,8 @@ pub(super) enum Over {
     Ended(Answer),
     /// No stream was free.
     Busy,
+    /// There was no connection just then.
+    Away,
 }
 
 /// A connection with fewer streams than this needs them for calls.
@@ -33,15 +35,14 @@ pub(super) async fn watch(patient: &Patient) -> Over {
         return Over::Busy;
     };
     let Some(lease) = lease else {
-        return Over::Busy;
+        return Over::Away;
     };
     if lease.connection().slots().limit() < FEW {
         return Over::MustBeAsked;
     }
     let mut statements = match timeout(patient.limit(), first(patient, &lease)).await {
         Ok(Ok(begun)) => begun,
-        Ok(Err(_)) if lease.connection().end().is_some() => return Over::Moved,
-        Ok(Err(silence)) => return over(patient, silence, since),
+        Ok(Err(silence)) => return over(patient, &lease, silence, since).await,
         // As for a question.
         Err(_) if patient.subchannel.health.answered() > answered => return Over::Busy,
         Err(_) => return Over::Ended(patient.no_answer()),
@@ -59,15 +60,17 @@ pub(super) async fn watch(patient: &Patient) -> Over {
                 let why = "the health service ended its answer".into();
                 return Over::Ended(Answer::Failed(why));
             }
-            Err(_) if lease.connection().end().is_some() => return Over::Moved,
-            Err(silence) => return over(patient, silence, since),
+            Err(silence) => return over(patient, &lease, silence, since).await,
         }
     }
 }
 
 /// What follows from that, where calls had so many answers when the server was asked before.
-fn over(patient: &Patient, silence: Silence, since: u64) -> Over {
+async fn over(patient: &Patient, lease: &Lease, silence: Silence, since: u64) -> Over {
+    // Lets the driver run, which may not have noticed yet that the connection is gone.
+    tokio::task::yield_now().await;
     match silence {
+        _ if lease.connection().end().is_some() => Over::Moved,
         Silence::Unimplemented => Over::MustBeAsked,
         Silence::Broken(_) if patient.is_contradicted(since) => Over::Busy,
         silence => Over::Ended(patient.answer_to(silence)),

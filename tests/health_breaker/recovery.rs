@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tonic::Code;
-use trunkline::{Breaker, Health, HealthSource};
+use trunkline::{Balance, Breaker, Health, HealthSource};
 use trunkline_proto::echo_client::EchoClient;
 
-use super::rig::{LIMIT, Rig, for_a_moment};
+use super::rig::{LIMIT, NEVER, Rig, for_a_moment};
 use crate::client::calls::{hang, unary};
+use crate::client::first::First;
 use crate::client::health::{Flips, about, are, is, said, shares, spread, status};
 use crate::support::burst::burst;
 use crate::support::leak::LeakCheck;
@@ -132,12 +133,33 @@ async fn a_trial_that_fails_doubles_the_time() {
         let least = first * times;
         assert!((least..=least.mul_f64(1.2)).contains(&total), "{total:?}");
         is(&rig.channel, 0, Health::HalfOpen).await;
-        let before = rig.servers[0].journal().started();
         while status(&rig.channel, 0).health == Health::HalfOpen {
             spread(&rig.channel, &rig.servers, 1).await;
             tokio::task::yield_now().await;
         }
-        assert_eq!(rig.servers[0].journal().started(), before + 1);
+    }
+    drop(rig);
+    leaks.finish().await;
+}
+
+/// The next call comes before the others have heard that the trial failed.
+#[tokio::test]
+async fn a_trial_that_failed_is_not_followed_by_another() {
+    let leaks = LeakCheck::start().await;
+    let times = Breaker::new().open_for(Duration::from_millis(100), NEVER);
+    let times = times.consecutive_failures(1);
+    let rig = Rig::start(2, |connector| {
+        // Would send all of them to the one that is on trial.
+        let first = Balance::custom(First::default());
+        connector.balance(first).breaker(times)
+    })
+    .await;
+    rig.trip(0).await;
+    for _ in 0..4 {
+        is(&rig.channel, 0, Health::HalfOpen).await;
+        let calls = spread(&rig.channel, &rig.servers, 5).await;
+        assert_eq!(calls, [1, 4]);
+        is(&rig.channel, 0, Health::Ejected).await;
     }
     drop(rig);
     leaks.finish().await;

@@ -75,10 +75,10 @@ async fn one_that_heals_ends_the_panic() {
         spread(&rig.channel, &rig.servers, 1).await;
         tokio::task::yield_now().await;
     }
-    // The others have to prove themselves, with a call each at most.
+    // The others have to prove themselves, with a call at a time.
     assert_eq!(status(&rig.channel, 1).health, Health::Healthy);
-    let calls = spread(&rig.channel, &rig.servers, 20).await;
-    assert!(calls[0] <= 1 && calls[2] <= 1, "{calls:?}");
+    let calls = spread(&rig.channel, &rig.servers, 30).await;
+    assert!(calls[1] >= 20, "{calls:?}");
     let out = [Health::Ejected, Health::HalfOpen];
     assert!(out.contains(&status(&rig.channel, 0).health));
     drop(rig);
