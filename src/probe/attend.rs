@@ -118,9 +118,8 @@ impl Patient {
                 let Some(lease) = self.lease().await else {
                     return Heard::Busy;
                 };
-                let limit = self.limit();
                 let (means, service) = (&self.means, &self.service);
-                let asked = exchange::check(&self.subchannel, means, &lease, service, limit);
+                let asked = exchange::check(&self.subchannel, means, &lease, service);
                 match asked.await {
                     Ok(serving) => Heard::Answer(self.answer_of(serving)),
                     Err(Silence::Unimplemented) => Heard::NoService,

@@ -3,17 +3,15 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, TE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri, Version};
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
 use crate::classify::Outcome;
-use crate::deadline::format_timeout;
 use crate::endpoint::Subchannel;
 use crate::error::Error;
 use crate::pool::Lease;
@@ -26,7 +24,6 @@ const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const CHECK: PathAndQuery = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
 const WATCH: PathAndQuery = PathAndQuery::from_static("/grpc.health.v1.Health/Watch");
 
@@ -52,15 +49,15 @@ pub(super) struct Statements {
     responses: Responses,
 }
 
-/// Asks once. The caller limits the time; the server is told of `limit`.
+/// Asks once. The caller limits the time: the stream is reset then, which the server sees, too. Told of the limit, it might
+/// answer that it is over, which is no answer.
 pub(super) async fn check(
     subchannel: &Subchannel,
     means: &Means,
     lease: &Lease,
     service: &str,
-    limit: Duration,
 ) -> Result<Word, Silence> {
-    let mut statements = ask(subchannel, means, lease, CHECK, service, Some(limit)).await?;
+    let mut statements = ask(subchannel, means, lease, CHECK, service).await?;
     let answer = statements.next().await?;
     // To the end: the stream is not reset then, and the status has the last word. (grpcio sends a message before
     // NOT_FOUND.)
@@ -75,7 +72,7 @@ pub(super) async fn watch(
     lease: &Lease,
     service: &str,
 ) -> Result<Statements, Silence> {
-    ask(subchannel, means, lease, WATCH, service, None).await
+    ask(subchannel, means, lease, WATCH, service).await
 }
 
 async fn ask(
@@ -84,16 +81,11 @@ async fn ask(
     lease: &Lease,
     path: PathAndQuery,
     service: &str,
-    limit: Option<Duration>,
 ) -> Result<Statements, Silence> {
     let mut request = head(subchannel, Method::POST, path).map_err(broken)?;
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
     headers.insert(TE, TRAILERS);
-    let timeout = limit.and_then(|it| HeaderValue::try_from(format_timeout(it)).ok());
-    if let Some(timeout) = timeout {
-        headers.insert(&GRPC_TIMEOUT, timeout);
-    }
     if let Some(token) = means.token(subchannel).await? {
         headers.insert(AUTHORIZATION, token);
     }
