@@ -171,8 +171,9 @@ impl EndpointHealth {
     /// Lets the breaker hear of a fault, with which there are so many in a row.
     fn count(&self, consecutive: u32) -> Recorded {
         let random = fastrand::f64();
-        let tripped =
-            self.change(|machine, now, totals| machine.fault(now, consecutive, totals, random));
+        let any = self.tolerated.load(Ordering::Relaxed);
+        let tripped = self
+            .change(|machine, now, totals| machine.fault(now, consecutive, totals, random, any));
         match (tripped, consecutive) {
             (true, _) => Recorded::Tripped,
             (false, 1) => Recorded::FirstFault,

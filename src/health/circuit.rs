@@ -80,7 +80,8 @@ impl Circuit {
         self.window.sample(now, totals, rules.window);
     }
 
-    /// A call failed by the endpoint's fault; `consecutive` with this one. Says whether anything has changed.
+    /// A call failed by the endpoint's fault; `consecutive` with this one. `any` says that calls come whatever the breaker
+    /// says: then none of them is a trial that could fail. Says whether anything has changed.
     pub(super) fn fault(
         &mut self,
         now: Instant,
@@ -88,6 +89,7 @@ impl Circuit {
         consecutive: u32,
         totals: Totals,
         random: f64,
+        any: bool,
     ) -> bool {
         match self.phase {
             Phase::Closed => {
@@ -107,8 +109,8 @@ impl Circuit {
                 }
                 self.open(now, rules, cause, random)
             }
-            Phase::HalfOpen => self.open(now, rules, Cause::Trial, random),
-            Phase::Open { .. } => false,
+            Phase::HalfOpen if !any => self.open(now, rules, Cause::Trial, random),
+            Phase::HalfOpen | Phase::Open { .. } => false,
         }
     }
 
@@ -159,9 +161,9 @@ mod tests {
     fn five_faults_in_a_row_open_it_and_four_do_not() {
         let (mut circuit, now, rules) = circuit();
         for count in 1..=4 {
-            assert!(!circuit.fault(now, &rules, count, totals(4, 4), 0.0));
+            assert!(!circuit.fault(now, &rules, count, totals(4, 4), 0.0, false));
         }
-        assert!(circuit.fault(now, &rules, 5, totals(5, 5), 0.0));
+        assert!(circuit.fault(now, &rules, 5, totals(5, 5), 0.0, false));
         let until = now + Duration::from_secs(1);
         assert_eq!(circuit.phase(), Phase::Open { until });
         assert_eq!(circuit.cause(), Cause::Consecutive(5));
@@ -170,19 +172,19 @@ mod tests {
     #[test]
     fn a_low_rate_opens_it_once_there_are_ten_calls() {
         let (mut circuit, now, rules) = circuit();
-        assert!(!circuit.fault(now, &rules, 1, totals(9, 4), 0.0));
+        assert!(!circuit.fault(now, &rules, 1, totals(9, 4), 0.0, false));
         assert!(
-            !circuit.fault(now, &rules, 1, totals(10, 2), 0.0),
+            !circuit.fault(now, &rules, 1, totals(10, 2), 0.0, false),
             "80 % is enough"
         );
-        assert!(circuit.fault(now, &rules, 1, totals(10, 3), 0.0));
+        assert!(circuit.fault(now, &rules, 1, totals(10, 3), 0.0, false));
         assert_eq!(circuit.cause(), Cause::Rate(totals(10, 3)));
     }
 
     #[test]
     fn a_trial_decides_and_the_time_doubles_up_to_its_limit() {
         let (mut circuit, mut now, rules) = circuit();
-        circuit.fault(now, &rules, 5, totals(5, 5), 0.0);
+        circuit.fault(now, &rules, 5, totals(5, 5), 0.0, false);
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             let until = now + Duration::from_secs(seconds);
             assert_eq!(circuit.phase(), Phase::Open { until });
@@ -190,7 +192,7 @@ mod tests {
             assert!(circuit.advance(until));
             assert_eq!(circuit.phase(), Phase::HalfOpen);
             now = until;
-            assert!(circuit.fault(now, &rules, 1, totals(6, 6), 0.0));
+            assert!(circuit.fault(now, &rules, 1, totals(6, 6), 0.0, false));
         }
         now += Duration::from_secs(60);
         circuit.advance(now);
@@ -201,25 +203,25 @@ mod tests {
     #[test]
     fn a_short_recovery_does_not_reset_the_time_and_a_long_one_does() {
         let (mut circuit, start, rules) = circuit();
-        circuit.fault(start, &rules, 5, totals(5, 5), 0.0);
+        circuit.fault(start, &rules, 5, totals(5, 5), 0.0, false);
         let mut now = start + Duration::from_secs(1);
         circuit.advance(now);
         circuit.success(now, totals(6, 5), false);
         now += Duration::from_secs(10);
-        circuit.fault(now, &rules, 5, totals(11, 10), 0.0);
+        circuit.fault(now, &rules, 5, totals(11, 10), 0.0, false);
         assert_eq!(circuit.next(), Some(now + Duration::from_secs(2)));
         now += Duration::from_secs(2);
         circuit.advance(now);
         circuit.success(now, totals(12, 10), false);
         now += Duration::from_secs(60);
-        circuit.fault(now, &rules, 5, totals(17, 15), 0.0);
+        circuit.fault(now, &rules, 5, totals(17, 15), 0.0, false);
         assert_eq!(circuit.next(), Some(now + Duration::from_secs(1)));
     }
 
     #[test]
     fn an_old_success_proves_nothing_while_it_is_open() {
         let (mut circuit, now, rules) = circuit();
-        circuit.fault(now, &rules, 5, totals(5, 5), 0.0);
+        circuit.fault(now, &rules, 5, totals(5, 5), 0.0, false);
         assert!(!circuit.success(now, totals(6, 5), false));
         assert!(circuit.success(now, totals(6, 5), true), "in panic mode");
     }
@@ -227,11 +229,27 @@ mod tests {
     #[test]
     fn the_window_starts_anew_with_the_recovery() {
         let (mut circuit, mut now, rules) = circuit();
-        circuit.fault(now, &rules, 5, totals(20, 20), 0.0);
+        circuit.fault(now, &rules, 5, totals(20, 20), 0.0, false);
         now += Duration::from_secs(1);
         circuit.advance(now);
         circuit.success(now, totals(21, 20), false);
-        assert!(!circuit.fault(now, &rules, 1, totals(40, 21), 0.0));
+        assert!(!circuit.fault(now, &rules, 1, totals(40, 21), 0.0, false));
+    }
+
+    #[test]
+    fn in_panic_failures_do_not_keep_it_open_for_longer() {
+        let (mut circuit, mut now, rules) = circuit();
+        circuit.fault(now, &rules, 5, totals(5, 5), 0.0, false);
+        now += Duration::from_secs(1);
+        circuit.advance(now);
+        for count in 6..100 {
+            now += Duration::from_secs(1);
+            assert!(!circuit.fault(now, &rules, count, totals(100, 100), 0.0, true));
+        }
+        // Panic is over because another one is well: this one may show that it is, too.
+        assert_eq!(circuit.phase(), Phase::HalfOpen);
+        assert!(circuit.fault(now, &rules, 100, totals(101, 101), 0.0, false));
+        assert_eq!(circuit.next(), Some(now + Duration::from_secs(2)));
     }
 
     #[test]

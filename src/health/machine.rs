@@ -77,19 +77,21 @@ impl Machine {
         }
     }
 
-    /// A call failed by the endpoint's fault, the last of so many in a row.
+    /// A call failed by the endpoint's fault, the last of so many in a row. `any`: as for a success.
     pub(crate) fn fault(
         &mut self,
         now: Instant,
         consecutive: u32,
         totals: Totals,
         random: f64,
+        any: bool,
     ) -> bool {
         let Some(rules) = &self.rules.breaker else {
             return false;
         };
         let advanced = self.circuit.advance(now);
-        self.circuit.fault(now, rules, consecutive, totals, random) || advanced
+        let circuit = &mut self.circuit;
+        circuit.fault(now, rules, consecutive, totals, random, any) || advanced
     }
 
     /// A call succeeded. `any`: calls come whatever the breaker says.
