@@ -65,6 +65,7 @@ pub(super) async fn watch(patient: &Patient) -> Over {
 fn over(patient: &Patient, silence: Silence, since: u64) -> Over {
     match silence {
         Silence::Unimplemented => Over::MustBeAsked,
+        Silence::Late if patient.subchannel.health.answered() > since => Over::Busy,
         Silence::Broken(_) if patient.is_contradicted(since) => Over::Busy,
         silence => Over::Ended(patient.answer_to(silence)),
     }
