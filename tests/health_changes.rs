@@ -1,4 +1,4 @@
-//! Health checks of endpoints that change meanwhile: asked for another service, or replaced by their like.
+//! Health checks of endpoints that change meanwhile: asked for another service, replaced by their like, or idle.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use client::calls::endpoint;
+use client::calls::{endpoint, unary};
 use client::told::Told;
 use support::health::{HealthMode, HealthScript};
 use support::server::EchoServer;
-use support::wait::{holds_within, wait_until};
+use support::wait::{holds_within, wait_until, within};
 use trunkline::{
-    Channel, Connector, EndpointStatus, Health, HealthCheck, Probe, ProbeFuture, ProbeTarget, State,
+    Channel, Connector, EndpointStatus, Health, HealthCheck, PoolOptions, Probe, ProbeFuture,
+    ProbeTarget, State,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -95,4 +96,37 @@ async fn one_that_leaves_and_comes_back_unseen_is_asked_anew() {
     slow.blocks.store(false, SeqCst);
     assert!(is_gone && is_back);
     wait_until(LIMIT, all_healthy).await;
+}
+
+/// Without a connection nobody can ask whether it is well again, and without a call it gets none.
+#[tokio::test]
+async fn one_that_fell_ill_and_then_idle_comes_back() {
+    let scripts = [0, 1].map(|_| HealthScript::new(HealthMode::Serving));
+    let mut servers = [0, 1].map(|nth| {
+        let builder = EchoServer::builder(["a", "b"][nth]);
+        builder.health(scripts[nth].clone()).tcp()
+    });
+    let connector = Connector::endpoints(servers.iter().map(endpoint))
+        .pool(PoolOptions::new().min_connections(0))
+        .health_check(HealthCheck::grpc());
+    let channel = connector.connect().await.unwrap();
+    let is = |health| move |it: &EndpointStatus| it.health.health == health;
+    let all_healthy = || channel.status().endpoints.iter().all(is(Health::Healthy));
+    wait_until(LIMIT, all_healthy).await;
+    for id in 0..4 {
+        unary(&channel, id).await.unwrap();
+    }
+    scripts[0].set(HealthMode::NotServing);
+    wait_until(LIMIT, || is(Health::Ejected)(&first(&channel))).await;
+    servers[0].shutdown().await;
+    wait_until(LIMIT, || first(&channel).state != State::Ready).await;
+    scripts[0].set(HealthMode::Serving);
+    servers[0].restart();
+    within(LIMIT, "its return", async {
+        while first(&channel).state != State::Ready || !is(Health::Healthy)(&first(&channel)) {
+            unary(&channel, 5).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }

@@ -96,6 +96,15 @@ impl Standing {
         observed: false,
     };
 
+    /// The same, if its probes had said nothing.
+    pub(crate) fn without_probes(self) -> Self {
+        Self {
+            usable: true,
+            ill: false,
+            ..self
+        }
+    }
+
     fn is_well(&self) -> bool {
         !self.ill && self.ejected.is_none()
     }
