@@ -24,8 +24,8 @@ pub(crate) struct EndpointHealth {
     consecutive: AtomicU32,
     /// Faults in a row that open the breaker, if there is one.
     patience: u32,
-    /// When calls without an answer led to a look at the connections, in milliseconds after `born`, plus one; 0 if a call
-    /// has succeeded since.
+    /// When calls without an answer, or the breaker, led to a look at the connections, in milliseconds after `born`, plus
+    /// one; 0 if a call has succeeded since.
     stalled: AtomicU64,
     /// The latest connection whose loss was counted.
     lost: AtomicU64,
@@ -57,6 +57,9 @@ const TRIAL_LIMIT: Duration = Duration::from_secs(10);
 /// For how long calls of connections that stood still may go on to end, after these were given up.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// How often connections are looked at while calls come, and have no answer, although the breaker is open.
+const LOOKS_AGAIN: Duration = Duration::from_secs(10);
+
 /// What a fault led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
@@ -67,6 +70,8 @@ pub(crate) enum Recorded {
     /// So many calls in a row had no answer that the endpoint is to be kept from calls, unless it is only its connections
     /// that stand still.
     Unanswered,
+    /// A call had no answer although its endpoint is kept from calls, or should be: its connections may stand still by now.
+    StillUnanswered,
     /// The endpoint is kept from calls now.
     Tripped,
 }
@@ -140,7 +145,23 @@ impl EndpointHealth {
         if excusable && consecutive >= self.patience && self.begins_to_stand_still() {
             return Recorded::Unanswered;
         }
-        self.count(consecutive)
+        match self.count(consecutive) {
+            Recorded::Tripped if late && !excusable => Recorded::StillUnanswered,
+            Recorded::Quietly if late && !excusable && self.looks_again() => {
+                Recorded::StillUnanswered
+            }
+            counted => counted,
+        }
+    }
+
+    /// Whether the last look at the connections was long ago, and nobody else has another one now.
+    fn looks_again(&self) -> bool {
+        let (before, now) = (self.stalled.load(Ordering::Relaxed), self.mark());
+        now.saturating_sub(before) >= millis(LOOKS_AGAIN)
+            && self
+                .stalled
+                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Whether calls may still be ending that were on connections that have been given up.
@@ -173,6 +194,9 @@ impl EndpointHealth {
         let random = fastrand::f64();
         let tripped =
             self.change(|machine, now, totals| machine.fault(now, consecutive, totals, random));
+        if tripped {
+            self.stalled.store(self.mark(), Ordering::Relaxed);
+        }
         match (tripped, consecutive) {
             (true, _) => Recorded::Tripped,
             (false, 1) => Recorded::FirstFault,
