@@ -30,8 +30,8 @@ use support::server::EchoServer;
 use support::wait::{holds_within, wait_equal, wait_until, within};
 use tonic::Code;
 use trunkline::{
-    CallOptions, Connector, Delivery, Endpoint, EndpointStatus, PinnedChannel, PoolOptions, Stage,
-    State,
+    Breaker, CallOptions, Connector, Delivery, Endpoint, EndpointStatus, Health, PinnedChannel,
+    PoolOptions, Stage, State,
 };
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
@@ -381,4 +381,54 @@ async fn a_call_that_close_cuts_says_that_the_channel_was_closed() {
     expected.check(&error.unwrap_err());
     drop((pinned, channel, server));
     leaks.finish().await;
+}
+
+/// Calls that wait for the one before have little time left when they are sent. Their endpoint is not to blame.
+#[tokio::test]
+async fn calls_that_waited_for_their_turn_say_nothing_about_the_endpoint() {
+    let peer = RawPeer::tcp().serve(&[], |request| {
+        Reaction::echo(request, "a").after(MILLI * 150)
+    });
+    let connector = Connector::endpoints([Endpoint::tcp(peer.addr().to_string())]);
+    let channel = connector.timeout(MILLI * 200).connect().await.unwrap();
+    let pinned = channel.acquire().await.unwrap();
+    // As many as the breaker asks for, of which half are late.
+    for id in 0..5 {
+        let (one, other) = tokio::join!(pinned_call(&pinned, id), pinned_call(&pinned, id + 100));
+        one.unwrap();
+        other.unwrap_err();
+    }
+    assert_eq!(status(&channel).health.health, Health::Healthy);
+}
+
+/// Who pins a connection of an endpoint that has to prove itself is the one who does so.
+#[tokio::test]
+async fn an_endpoint_on_trial_gives_one_pinned_connection() {
+    let peers = ["a", "b"].map(|name| {
+        RawPeer::tcp().serve(&[], move |request| match name {
+            "a" => Reaction::Fail(Code::Internal as i32, String::new()),
+            _ => Reaction::echo(request, name),
+        })
+    });
+    let addresses = peers.each_ref().map(|peer| peer.addr().to_string());
+    let channel = Connector::endpoints(addresses.clone().map(Endpoint::tcp))
+        .breaker(Breaker::new().open_for(MILLI * 100, MILLI * 100))
+        .connect()
+        .await
+        .unwrap();
+    let all_ready = || {
+        let all = channel.status().endpoints;
+        all.iter().all(|it| it.state == State::Ready)
+    };
+    wait_until(LIMIT, all_ready).await;
+    for id in 0..20 {
+        let _ = unary(&channel, id).await;
+    }
+    wait_until(LIMIT, || status(&channel).health.health == Health::HalfOpen).await;
+    let mut pinned = Vec::new();
+    for _ in 0..8 {
+        pinned.push(channel.acquire().await.unwrap());
+    }
+    let there = pinned.iter().filter(|it| it.endpoint() == addresses[0]);
+    assert_eq!(there.count(), 1);
 }

@@ -21,7 +21,7 @@ use support::reaction::{Reaction, RequestInfo};
 use support::wait::{holds_within, wait_until};
 use tokio::task::JoinSet;
 use tonic::Code;
-use trunkline::{Channel, Connector, EndpointStatus, Health, Retry, State};
+use trunkline::{Breaker, Channel, Connector, EndpointStatus, Health, Retry, State};
 
 /// What a call may take.
 const DEADLINE: Duration = Duration::from_millis(300);
@@ -111,6 +111,47 @@ async fn a_peer_whose_connections_all_stand_still_is_ejected() {
     }
     assert!(bursts > 1, "its first connection was not replaced");
     assert_eq!(burst(&channel, next..next + 40).await, 0);
+    drop((channel, peers));
+    leaks.finish().await;
+}
+
+/// A peer that fails first, and freezes when its breaker is open: nothing but the calls that it proves itself with can find
+/// that out.
+#[tokio::test]
+async fn a_connection_that_stands_still_while_the_breaker_is_open_is_replaced() {
+    let leaks = LeakCheck::start().await;
+    let (fails, freezes) = (Switch::default(), Switch::default());
+    let rule = {
+        let (fails, freezes) = (fails.clone(), freezes.clone());
+        move |nth: usize, request: &RequestInfo| match nth {
+            0 if freezes.is_on() && request.connection == 0 => Reaction::Freeze,
+            0 if fails.is_on() => Reaction::Fail(Code::Unavailable as i32, String::new()),
+            _ => Reaction::echo(request, NAMES[nth]),
+        }
+    };
+    let rule = Arc::new(rule);
+    let peers = [0, 1].map(|nth| raw_server(nth, STREAMS, &rule));
+    let breaker = Breaker::new().open_for(Duration::from_millis(200), Duration::from_millis(400));
+    let connector = Connector::endpoints(endpoints(&peers)).breaker(breaker);
+    let connector = connector.retry(Retry::none()).timeout(DEADLINE);
+    let channel = connector.connect().await.unwrap();
+    let is_ready = |it: &EndpointStatus| it.state == State::Ready;
+    wait_until(LIMIT, || channel.status().endpoints.iter().all(is_ready)).await;
+    fails.turn(true);
+    let mut id = 0;
+    while first(&channel).health.health != Health::Ejected {
+        let _ = call(channel.clone(), id).await;
+        id += 1;
+    }
+    freezes.turn(true);
+    fails.turn(false);
+    let began = tokio::time::Instant::now();
+    while first(&channel).health.health != Health::Healthy {
+        assert!(began.elapsed() < LIMIT, "{:?}", first(&channel));
+        let _ = call(channel.clone(), id).await;
+        id += 1;
+    }
+    assert_eq!(first(&channel).connection_attempts_succeeded, 2);
     drop((channel, peers));
     leaks.finish().await;
 }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -13,10 +12,9 @@ use tonic::Code;
 use tonic::body::Body;
 use tower_service::Service;
 
-use crate::classify::Outcome;
+use crate::classify::{Bearing, Outcome};
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
-use crate::pool::Lease;
 use crate::time::Instant;
 use crate::token::Held;
 use crate::transport::connection::Incoming;
@@ -24,7 +22,7 @@ use crate::transport::connection::Incoming;
 use super::ResponseBody;
 use super::attempt::{Head, is_unauthorized, trailers_only};
 use super::body::Hold;
-use super::call::Call;
+use super::call::{Call, Slot};
 use super::handle::Inner;
 use super::options::TimeLimit;
 use super::past::{Ended, Past, closed_under};
@@ -43,7 +41,8 @@ pub struct PinnedChannel {
 pub(super) struct Pinned {
     inner: Arc<Inner>,
     subchannel: Arc<Subchannel>,
-    lease: Lease,
+    /// If the endpoint has to prove itself, the calls are what it does so with.
+    slot: Slot,
     turn: Arc<Semaphore>,
 }
 
@@ -57,12 +56,12 @@ struct Answer {
 impl PinnedChannel {
     pub(super) async fn lease(inner: Arc<Inner>) -> Result<Self, Error> {
         let call = Call::new(Arc::clone(&inner), Request::new(Body::empty()));
-        let (subchannel, lease) = call.lease_only().await?;
+        let (subchannel, slot) = call.lease_only().await?;
         let turn = Arc::new(Semaphore::new(1));
         let pinned = Pinned {
             inner,
             subchannel,
-            lease,
+            slot,
             turn,
         };
         Ok(Self {
@@ -79,7 +78,7 @@ impl PinnedChannel {
     /// Whether the connection still takes calls.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.pinned.lease.connection().end().is_none()
+        self.pinned.slot.lease.connection().end().is_none()
     }
 
     /// Sends a request on the pinned connection.
@@ -98,7 +97,7 @@ impl PinnedChannel {
 
 impl Pinned {
     pub(super) fn connection_id(&self) -> u64 {
-        self.lease.connection_id()
+        self.slot.lease.connection_id()
     }
 
     async fn send(
@@ -112,7 +111,7 @@ impl Pinned {
         self.inner.counters.started();
         let mut past = Past::none(now);
         past.begin();
-        let sent = AtomicBool::new(false);
+        let sent = OnceLock::new();
         let result = match &limit {
             None => self.exchange(request, None, &sent).await,
             // Timers have a tick of 1 ms, and requests are sent in less.
@@ -120,7 +119,7 @@ impl Pinned {
             Some(limit) => {
                 let exchange = self.exchange(request, Some(limit), &sent);
                 let result = tokio::time::timeout_at(limit.deadline.instant(), exchange).await;
-                result.unwrap_or_else(|_| Err(deadline_passed(limit, sent.into_inner())))
+                result.unwrap_or_else(|_| Err(deadline_passed(limit, sent.get().is_some())))
             }
         };
         let outcome = match &result {
@@ -136,7 +135,12 @@ impl Pinned {
             Err(error) => Some(Outcome::of_error(error)),
         };
         if let Some(outcome) = outcome {
-            self.subchannel.record(outcome, self.connection_id());
+            let bearing = match &limit {
+                Some(limit) if limit.is_behind(outcome.code) => limit.blame(sent.get()),
+                _ => outcome.bearing(),
+            };
+            self.subchannel
+                .record_as(outcome, bearing, self.connection_id());
         }
         let code = outcome.map(|it| it.code);
         let result = match &limit {
@@ -185,7 +189,7 @@ impl Pinned {
         &self,
         request: Request<Body>,
         limit: Option<&TimeLimit>,
-        sent: &AtomicBool,
+        sent: &OnceLock<Instant>,
     ) -> Result<Answer, Error> {
         let (parts, body) = request.into_parts();
         let turn = Arc::clone(&self.turn);
@@ -197,14 +201,25 @@ impl Pinned {
         self.inner.check_privacy(token.as_ref(), &self.subchannel)?;
         let value = token.as_ref().map(|it| &it.value);
         let request = head.to_request(&self.subchannel, limit, 0, value)?;
-        let connection = self.lease.connection();
-        sent.store(true, Ordering::Relaxed);
+        let connection = self.slot.lease.connection();
+        sent.get_or_init(Instant::now);
         let response = connection.exchange(request, body, tasks).await?;
         Ok(Answer {
             response,
             turn,
             token,
         })
+    }
+}
+
+impl TimeLimit {
+    /// What a call that is late says about the endpoint that it was sent to then: one that had little of its time, because
+    /// the call waited for its turn, is not to blame.
+    fn blame(&self, sent: Option<&Instant>) -> Bearing {
+        match sent {
+            Some(sent) if sent.elapsed() >= self.timeout / 2 => Bearing::Fault,
+            _ => Bearing::Neutral,
+        }
     }
 }
 

@@ -23,8 +23,12 @@ impl Writer {
         let all: Vec<_> = self.known.values().map(|it| &it.health).collect();
         let seen: Vec<_> = all.iter().map(|it| it.seen()).collect();
         let found = outlier::sweep(rules, &seen);
-        for (index, health) in all.iter().enumerate() {
-            health.swept(now, found.contains(&index));
+        let mut is_outlier = vec![false; all.len()];
+        for index in &found {
+            is_outlier[*index] = true;
+        }
+        for (health, is_outlier) in all.iter().zip(is_outlier) {
+            health.swept(now, is_outlier);
         }
         if !found.is_empty() {
             self.publish();

@@ -20,12 +20,14 @@ pub(crate) struct EndpointHealth {
     answered: AtomicU64,
     failed: AtomicU64,
     faults: AtomicU64,
+    /// Attempts that say nothing about it.
+    neutral: AtomicU64,
     /// Faults since the last success.
     consecutive: AtomicU32,
     /// Faults in a row that open the breaker, if there is one.
     patience: u32,
-    /// When calls without an answer led to a look at the connections, in milliseconds after `born`, plus one; 0 if a call
-    /// has succeeded since.
+    /// When calls without an answer, or the breaker, led to a look at the connections, in milliseconds after `born`, plus
+    /// one; 0 if a call has succeeded since.
     stalled: AtomicU64,
     /// The latest connection whose loss was counted.
     lost: AtomicU64,
@@ -57,6 +59,9 @@ const TRIAL_LIMIT: Duration = Duration::from_secs(10);
 /// For how long calls of connections that stood still may go on to end, after these were given up.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// How often connections are looked at while calls come, and have no answer, although the breaker is open.
+const LOOKS_AGAIN: Duration = Duration::from_secs(10);
+
 /// What a fault led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
@@ -67,6 +72,8 @@ pub(crate) enum Recorded {
     /// So many calls in a row had no answer that the endpoint is to be kept from calls, unless it is only its connections
     /// that stand still.
     Unanswered,
+    /// A call had no answer although its endpoint is kept from calls, or should be: its connections may stand still by now.
+    StillUnanswered,
     /// The endpoint is kept from calls now.
     Tripped,
 }
@@ -78,6 +85,7 @@ impl EndpointHealth {
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            neutral: AtomicU64::new(0),
             consecutive: AtomicU32::new(0),
             patience: rules.patience(),
             stalled: AtomicU64::new(0),
@@ -119,7 +127,12 @@ impl EndpointHealth {
             Bearing::Lost if self.lost.fetch_max(connection, Ordering::Relaxed) < connection => {
                 self.fault(false)
             }
-            Bearing::Lost | Bearing::Neutral => Recorded::Quietly,
+            Bearing::Lost | Bearing::Neutral => {
+                if outcome.delivery != Delivery::NotSent {
+                    self.neutral.fetch_add(1, Ordering::Relaxed);
+                }
+                Recorded::Quietly
+            }
         }
     }
 
@@ -132,6 +145,7 @@ impl EndpointHealth {
         let excusable = late && !self.attentive.load(Ordering::Relaxed);
         if excusable && self.stands_still() {
             // It was on a connection that has been given up.
+            self.neutral.fetch_add(1, Ordering::Relaxed);
             return Recorded::Quietly;
         }
         self.faults.fetch_add(1, Ordering::Relaxed);
@@ -139,7 +153,23 @@ impl EndpointHealth {
         if excusable && consecutive >= self.patience && self.begins_to_stand_still() {
             return Recorded::Unanswered;
         }
-        self.count(consecutive)
+        match self.count(consecutive) {
+            Recorded::Tripped if late && !excusable => Recorded::StillUnanswered,
+            Recorded::Quietly if late && !excusable && self.looks_again() => {
+                Recorded::StillUnanswered
+            }
+            counted => counted,
+        }
+    }
+
+    /// Whether the last look at the connections was long ago, and nobody else has another one now.
+    fn looks_again(&self) -> bool {
+        let (before, now) = (self.stalled.load(Ordering::Relaxed), self.mark());
+        now.saturating_sub(before) >= millis(LOOKS_AGAIN)
+            && self
+                .stalled
+                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Whether calls may still be ending that were on connections that have been given up.
@@ -173,6 +203,9 @@ impl EndpointHealth {
         let any = self.tolerated.load(Ordering::Relaxed);
         let tripped = self
             .change(|machine, now, totals| machine.fault(now, consecutive, totals, any, random));
+        if tripped {
+            self.stalled.store(self.mark(), Ordering::Relaxed);
+        }
         match (tripped, consecutive) {
             (true, _) => Recorded::Tripped,
             (false, 1) => Recorded::FirstFault,
@@ -274,8 +307,8 @@ impl EndpointHealth {
         let before = std::mem::replace(&mut *lock(&self.swept), totals);
         Seen {
             totals: Totals {
-                calls: totals.calls - before.calls,
-                faults: totals.faults - before.faults,
+                calls: totals.calls.saturating_sub(before.calls),
+                faults: totals.faults.saturating_sub(before.faults),
             },
             ejected: lock(&self.machine).is_ejected(),
         }
@@ -323,8 +356,9 @@ impl EndpointHealth {
     fn totals(&self) -> Totals {
         // Faults first: a rate must not come out too low.
         let faults = self.faults.load(Ordering::Relaxed);
+        let neutral = self.neutral.load(Ordering::Relaxed);
         Totals {
-            calls: self.answered() + self.failed(),
+            calls: (self.answered() + self.failed()).saturating_sub(neutral),
             faults,
         }
     }

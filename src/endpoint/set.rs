@@ -223,7 +223,13 @@ impl Member {
             Some(subchannel) => {
                 let state = subchannel.pool.state();
                 let connected = matches!(state, State::Ready | State::Idle);
-                subchannel.health.standing(now, connected)
+                let standing = subchannel.health.standing(now, connected);
+                match state {
+                    // Nobody can be asked there, so that probes would keep it from the call that gets it a connection for
+                    // ever. That call waits for it, and then for what the probes say.
+                    State::Idle => standing.without_probes(),
+                    _ => standing,
+                }
             }
             None => Standing::DRAINED,
         }

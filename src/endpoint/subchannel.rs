@@ -59,13 +59,21 @@ impl Subchannel {
     /// The same, with what it says about the endpoint, where that is not what it says by itself.
     pub(crate) fn record_as(&self, outcome: Outcome, bearing: Bearing, connection: u64) {
         match self.health.record(outcome, bearing, connection) {
-            Recorded::Quietly | Recorded::Tripped => {}
+            Recorded::Quietly => {}
             // From here on any byte shows that the peer is alive.
-            Recorded::FirstFault => self.pool.listen(),
+            Recorded::FirstFault | Recorded::Tripped => self.pool.listen(),
             // A peer that is silent, too, has to show that it answers: a new connection is ready once it has. If it is
             // the path that lost a packet too many, that one works.
             Recorded::Unanswered if self.pool.retire_silent() => self.health.excuse(),
-            Recorded::Unanswered => drop(self.health.blame()),
+            Recorded::Unanswered => {
+                self.health.blame();
+                self.pool.listen();
+            }
+            // A peer that failed, and then froze, or was cut off: nobody else would ever find that out.
+            Recorded::StillUnanswered => {
+                self.pool.retire_silent();
+                self.pool.listen();
+            }
         }
     }
 }

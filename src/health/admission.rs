@@ -49,17 +49,18 @@ pub(crate) fn admit(all: &[Standing], limits: &EjectionLimits) -> Admission {
     let usable = all.iter().filter(|it| it.usable).count();
     let well = all.iter().filter(|it| it.usable && it.is_well()).count();
     let panic = limits.is_panic(well, usable);
-    let spared = if panic {
-        Vec::new()
-    } else {
-        spared(all, limits.most_ejected(usable))
-    };
+    let mut is_spared = vec![false; all.len()];
+    if !panic {
+        for index in spared(all, limits.most_ejected(usable)) {
+            is_spared[index] = true;
+        }
+    }
     let fate = |(index, it): (usize, &Standing)| match it {
         Standing { usable: false, .. } => Fate::Unusable,
         _ if it.is_well() => Fate::In(it.share),
         _ if panic => Fate::Tolerated(it.share),
         Standing { ill: true, .. } => Fate::Out,
-        _ if spared.contains(&index) => Fate::Tolerated(it.share),
+        _ if is_spared[index] => Fate::Tolerated(it.share),
         Standing { trial: true, .. } => Fate::Trial,
         _ => Fate::Out,
     };
@@ -94,6 +95,15 @@ impl Standing {
         share: 1.0,
         observed: false,
     };
+
+    /// The same, if its probes had said nothing.
+    pub(crate) fn without_probes(self) -> Self {
+        Self {
+            usable: true,
+            ill: false,
+            ..self
+        }
+    }
 
     fn is_well(&self) -> bool {
         !self.ill && self.ejected.is_none()

@@ -62,7 +62,15 @@ struct Objection {
     since: Instant,
     until: Option<Instant>,
     half_open: bool,
-    reason: String,
+    reason: Reason,
+}
+
+/// Why it does. Put into words for reports only.
+enum Reason {
+    Probe(Arc<str>),
+    Breaker(Cause),
+    Outlier,
+    Unlisted,
 }
 
 impl Machine {
@@ -243,13 +251,19 @@ impl Machine {
         };
         HealthStatus {
             health,
-            decided_by: decisive.as_ref().map(|it| it.source),
+            decided_by: match health {
+                Health::Unknown => Some(HealthSource::Probe),
+                _ => decisive.as_ref().map(|it| it.source),
+            },
             for_how_long: now.saturating_duration_since(since),
             changes_in: decisive
                 .as_ref()
                 .and_then(|it| it.until)
                 .map(|until| until.saturating_duration_since(now)),
-            reason: decisive.map(|it| it.reason),
+            reason: match health {
+                Health::Unknown => Some("its first health check has no answer yet".to_owned()),
+                _ => decisive.map(|it| it.reason.to_string()),
+            },
             observed,
         }
     }
@@ -269,7 +283,7 @@ impl Machine {
                 since: self.probed.since(),
                 until: self.probed.next(),
                 half_open: false,
-                reason: self.probed.why().to_string(),
+                reason: Reason::Probe(Arc::clone(self.probed.why())),
             });
         }
         if let Some(rules) = &self.rules.breaker
@@ -281,7 +295,7 @@ impl Machine {
                 since: self.circuit.since(),
                 until: self.circuit.next(),
                 half_open: self.circuit.phase() == Phase::HalfOpen,
-                reason: self.circuit.cause().to_string(),
+                reason: Reason::Breaker(self.circuit.cause()),
             });
         }
         if let Some(rules) = &self.rules.outliers
@@ -293,7 +307,7 @@ impl Machine {
                 since,
                 until: Some(until),
                 half_open: false,
-                reason: "it does far worse than the others".to_owned(),
+                reason: Reason::Outlier,
             });
         }
         if let Some(since) = self.unlisted {
@@ -303,8 +317,19 @@ impl Machine {
                 since,
                 until: None,
                 half_open: false,
-                reason: "discovery no longer lists it".to_owned(),
+                reason: Reason::Unlisted,
             });
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Probe(why) => f.write_str(why),
+            Self::Breaker(cause) => cause.fmt(f),
+            Self::Outlier => f.write_str("it does far worse than the others"),
+            Self::Unlisted => f.write_str("discovery no longer lists it"),
         }
     }
 }

@@ -201,6 +201,7 @@ pub(crate) struct Seen {
 /// The endpoints that are to be ejected, by their index.
 pub(crate) fn sweep(rules: &OutlierDetection, seen: &[Seen]) -> Vec<usize> {
     let mut out: Vec<bool> = seen.iter().map(|it| it.ejected).collect();
+    let mut count = out.iter().filter(|out| **out).count();
     let mut chosen = Vec::new();
     for (rule, by_rate) in [(&rules.success_rate, true), (&rules.failure_share, false)] {
         let Some(rule) = rule else { continue };
@@ -222,11 +223,12 @@ pub(crate) fn sweep(rules: &OutlierDetection, seen: &[Seen]) -> Vec<usize> {
         };
         for (index, rate) in rates {
             // A50 looks before each ejection, so that one is possible however small the share.
-            if share(&out) >= rules.max_ejected && out.contains(&true) {
+            if count > 0 && share(count, seen.len()) >= rules.max_ejected {
                 break;
             }
             if rate < lowest && !out[index] {
                 out[index] = true;
+                count += 1;
                 chosen.push(index);
             }
         }
@@ -235,8 +237,8 @@ pub(crate) fn sweep(rules: &OutlierDetection, seen: &[Seen]) -> Vec<usize> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share")]
-fn share(out: &[bool]) -> f64 {
-    out.iter().filter(|out| **out).count() as f64 / out.len() as f64
+fn share(part: usize, all: usize) -> f64 {
+    part as f64 / all as f64
 }
 
 /// Mean and standard deviation (of the population, as in A50).

@@ -29,10 +29,10 @@ impl Window {
     }
 
     pub(super) fn sample(&mut self, now: Instant, totals: Totals, window: Duration) {
-        match self.samples.back_mut() {
-            // Nothing has happened since: the sample is as good for now, and an idle endpoint keeps one.
-            Some((at, last)) if *last == totals => *at = now,
-            _ => self.samples.push_back((now, totals)),
+        // Nothing has happened since: the last sample says so as well, and an idle endpoint keeps one. It keeps its time,
+        // too: what is before it grows old.
+        if self.samples.back().is_none_or(|it| it.1 != totals) {
+            self.samples.push_back((now, totals));
         }
         let is_old = |at: Instant| now.saturating_duration_since(at) >= window;
         while self.samples.get(1).is_some_and(|(at, _)| is_old(*at)) {
@@ -95,6 +95,19 @@ mod tests {
         }
         assert_eq!(window.samples.len(), 1);
         assert_eq!(window.totals(totals(9, 2)), totals(2, 1));
+    }
+
+    #[test]
+    fn calls_before_a_long_pause_do_not_count_after_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut window = Window::default();
+        window.restart(start, totals(0, 0));
+        for step in 1..1000 {
+            window.sample(at(3 * step), totals(10, 2), WINDOW);
+        }
+        assert_eq!(window.totals(totals(11, 3)), totals(1, 1));
+        assert_eq!(window.samples.len(), 1);
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub(crate) use scheduler::{Means, watch_over};
 
 /// Asks an endpoint in a way of your own whether it is well.
 pub trait Probe: Send + Sync + fmt::Debug + 'static {
-    /// Asks it. An error says that it is not well; so does no answer within [`HealthCheck::timeout`].
+    /// Asks it. An error says that it is not well; so does no answer within [`HealthCheck::timeout`]. One task polls all
+    /// probes of a channel: what blocks its thread holds up all of them.
     ///
     /// # Errors
     ///

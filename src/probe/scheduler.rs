@@ -1,8 +1,8 @@
 //! The task that asks all endpoints of a channel.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Weak};
 
 use futures_util::StreamExt as _;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, abortable};
@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::directory::Directory;
-use crate::endpoint::{EndpointSet, Subchannel};
+use crate::endpoint::{Endpoint, EndpointSet, Member, Subchannel};
 use crate::pool::State;
 use crate::task::Tasks;
 use crate::token::TokenHolder;
@@ -51,9 +51,39 @@ impl Means {
 
 /// One endpoint, as the task knows it.
 struct Known {
+    subchannel: Weak<Subchannel>,
+    /// As discovery described it.
+    endpoint: Endpoint,
     /// While it is connected.
     attended: Option<AbortHandle>,
     told: Arc<AtomicBool>,
+}
+
+impl Known {
+    fn new(subchannel: &Arc<Subchannel>, endpoint: &Endpoint) -> Self {
+        Self {
+            subchannel: Arc::downgrade(subchannel),
+            endpoint: endpoint.clone(),
+            attended: None,
+            told: Arc::default(),
+        }
+    }
+
+    /// Sees to it that this is the one that is asked, and in this way: an endpoint that left and came back at once is
+    /// another one, and discovery may have another name for its service.
+    fn renew(&mut self, subchannel: &Arc<Subchannel>, endpoint: &Endpoint) {
+        let is_same = std::ptr::eq(self.subchannel.as_ptr(), Arc::as_ptr(subchannel));
+        if !is_same || self.endpoint != *endpoint {
+            self.give_up();
+            *self = Self::new(subchannel, endpoint);
+        }
+    }
+
+    fn give_up(&mut self) {
+        if let Some(handle) = self.attended.take() {
+            handle.abort();
+        }
+    }
 }
 
 /// Asks the endpoints of the directory until that stops: each as long as it is connected. All of it is one task; an
@@ -94,10 +124,10 @@ fn follow(
             continue;
         };
         seen.insert(subchannel.identity);
-        let entry = known.entry(subchannel.identity).or_insert_with(|| Known {
-            attended: None,
-            told: Arc::default(),
-        });
+        let entry = known
+            .entry(subchannel.identity)
+            .or_insert_with(|| Known::new(subchannel, &member.endpoint));
+        entry.renew(subchannel, &member.endpoint);
         let is_ready = subchannel.pool.state() == State::Ready;
         match (&entry.attended, is_ready) {
             (None, true) => {
@@ -108,17 +138,14 @@ fn follow(
                 entry.attended = Some(handle);
                 begun.push(future);
             }
-            (Some(handle), false) => {
-                handle.abort();
-                entry.attended = None;
-            }
+            (Some(_), false) => entry.give_up(),
             _ => {}
         }
     }
     known.retain(|identity, it| {
         let stays = seen.contains(identity);
-        if let Some(handle) = it.attended.take_if(|_| !stays) {
-            handle.abort();
+        if !stays {
+            it.give_up();
         }
         stays
     });
@@ -126,7 +153,7 @@ fn follow(
 }
 
 fn patient(
-    member: &crate::endpoint::Member,
+    member: &Member,
     subchannel: &Arc<Subchannel>,
     told: &Arc<AtomicBool>,
     means: &Arc<Means>,

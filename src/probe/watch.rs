@@ -30,6 +30,8 @@ const FEW: usize = 4;
 /// Listens to the server as long as it speaks.
 pub(super) async fn watch(patient: &Patient) -> Over {
     let since = patient.asks();
+    // Until its first word it is a question like others.
+    let turn = patient.means.turns.acquire().await;
     let answered = patient.subchannel.health.answered();
     let Ok(lease) = timeout(patient.limit(), patient.lease()).await else {
         return Over::Busy;
@@ -47,6 +49,7 @@ pub(super) async fn watch(patient: &Patient) -> Over {
         Err(_) if patient.subchannel.health.answered() > answered => return Over::Busy,
         Err(_) => return Over::Ended(patient.no_answer()),
     };
+    drop(turn);
     loop {
         let next = tokio::select! {
             biased;

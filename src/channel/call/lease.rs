@@ -19,18 +19,15 @@ pub(in crate::channel) struct Slot {
 
 impl Call {
     /// Only picks an endpoint and leases a slot of it, under the deadline.
-    pub(in crate::channel) async fn lease_only(
-        mut self,
-    ) -> Result<(Arc<Subchannel>, Lease), Error> {
-        let leased = match &self.settings.limit {
+    pub(in crate::channel) async fn lease_only(mut self) -> Result<(Arc<Subchannel>, Slot), Error> {
+        match &self.settings.limit {
             None => self.lease().await,
             Some(limit) => {
                 let deadline = limit.deadline.instant();
                 let leased = tokio::time::timeout_at(deadline, self.lease()).await;
                 leased.unwrap_or_else(|_| Err(self.deadline_passed()))
             }
-        };
-        leased.map(|(subchannel, slot)| (subchannel, slot.lease))
+        }
     }
 
     /// Picks an endpoint, and waits for a slot of it. An endpoint that turns out not to be ready costs no attempt.

@@ -1,0 +1,132 @@
+//! Health checks of endpoints that change meanwhile: asked for another service, replaced by their like, or idle.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod client;
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use client::calls::{endpoint, unary};
+use client::told::Told;
+use support::health::{HealthMode, HealthScript};
+use support::server::EchoServer;
+use support::wait::{holds_within, wait_until, within};
+use trunkline::{
+    Channel, Connector, EndpointStatus, Health, HealthCheck, PoolOptions, Probe, ProbeFuture,
+    ProbeTarget, State,
+};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+fn first(channel: &Channel) -> EndpointStatus {
+    channel.status().endpoints.remove(0)
+}
+
+#[tokio::test]
+async fn another_name_of_its_service_is_asked_for_at_once() {
+    let script = HealthScript::new(HealthMode::Serving);
+    let server = EchoServer::builder("a").health(script.clone()).tcp();
+    let named = |name: &str| [endpoint(&server).health_service(name)];
+    let asked = |name: &str| script.requests().iter().any(|it| it.service == name);
+    let (teller, told) = Told::saying(Ok(named("one").into()));
+    let connector = Connector::discover(told).health_check(HealthCheck::grpc());
+    let channel = connector.connect().await.unwrap();
+    wait_until(LIMIT, || asked("one")).await;
+    teller.say(named("two"));
+    wait_until(LIMIT, || asked("two")).await;
+    drop(channel);
+}
+
+/// Says that all is well, and keeps its thread while it is told to.
+#[derive(Clone, Debug, Default)]
+struct Slow {
+    blocks: Arc<AtomicBool>,
+    blocked: Arc<AtomicBool>,
+}
+
+impl Probe for Slow {
+    fn probe<'a>(&'a self, _: &'a ProbeTarget) -> ProbeFuture<'a> {
+        Box::pin(async {
+            if self.blocks.load(SeqCst) {
+                self.blocked.store(true, SeqCst);
+                tokio::task::block_in_place(|| {
+                    while self.blocks.load(SeqCst) {
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The endpoint is another one then, and has not been asked yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_leaves_and_comes_back_unseen_is_asked_anew() {
+    let servers = ["a", "b"].map(EchoServer::start_tcp);
+    let both = || servers.iter().map(endpoint).collect::<Vec<_>>();
+    let (teller, told) = Told::saying(Ok(both()));
+    let slow = Slow::default();
+    let check = HealthCheck::custom(slow.clone()).interval(Duration::from_millis(100));
+    let connector = Connector::discover(told).health_check(check);
+    let channel = connector.connect().await.unwrap();
+    let is_healthy = |it: &EndpointStatus| it.health.health == Health::Healthy;
+    let all_healthy = || {
+        let all = channel.status().endpoints;
+        all.len() == 2 && all.iter().all(is_healthy)
+    };
+    wait_until(LIMIT, all_healthy).await;
+    slow.blocks.store(true, SeqCst);
+    wait_until(LIMIT, || slow.blocked.load(SeqCst)).await;
+    teller.say(both().split_off(1));
+    let is_gone = holds_within(LIMIT, || channel.status().endpoints.len() == 1).await;
+    teller.say(both());
+    let is_back = || {
+        let all = channel.status().endpoints;
+        all.len() == 2 && all[0].state == State::Ready
+    };
+    let is_back = holds_within(LIMIT, is_back).await;
+    slow.blocks.store(false, SeqCst);
+    assert!(is_gone && is_back);
+    wait_until(LIMIT, all_healthy).await;
+}
+
+/// Without a connection nobody can ask whether it is well again, and without a call it gets none.
+#[tokio::test]
+async fn one_that_fell_ill_and_then_idle_comes_back() {
+    let scripts = [0, 1].map(|_| HealthScript::new(HealthMode::Serving));
+    let mut servers = [0, 1].map(|nth| {
+        let builder = EchoServer::builder(["a", "b"][nth]);
+        builder.health(scripts[nth].clone()).tcp()
+    });
+    let connector = Connector::endpoints(servers.iter().map(endpoint))
+        .pool(PoolOptions::new().min_connections(0))
+        .health_check(HealthCheck::grpc());
+    let channel = connector.connect().await.unwrap();
+    let is = |health| move |it: &EndpointStatus| it.health.health == health;
+    let all_healthy = || channel.status().endpoints.iter().all(is(Health::Healthy));
+    wait_until(LIMIT, all_healthy).await;
+    for id in 0..4 {
+        unary(&channel, id).await.unwrap();
+    }
+    scripts[0].set(HealthMode::NotServing);
+    wait_until(LIMIT, || is(Health::Ejected)(&first(&channel))).await;
+    servers[0].shutdown().await;
+    wait_until(LIMIT, || first(&channel).state != State::Ready).await;
+    scripts[0].set(HealthMode::Serving);
+    servers[0].restart();
+    within(LIMIT, "its return", async {
+        while first(&channel).state != State::Ready || !is(Health::Healthy)(&first(&channel)) {
+            unary(&channel, 5).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
