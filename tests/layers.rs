@@ -93,10 +93,6 @@ const LONG: &[(&str, &str)] = &[
         "one type; every question it answers has its documentation, and no code to move",
     ),
     (
-        "src/health/machine/tests.rs",
-        "tests of one machine, which share their events and their clock",
-    ),
-    (
         "src/retry/replay/tests.rs",
         "tests of one type, which share their bodies",
     ),

@@ -147,10 +147,11 @@ async fn a_server_that_answers_nothing_is_out_when_nobody_calls() {
     are(&rig.channel, &[Health::Healthy; 2]).await;
     rig.clinics[0].say(Says::Nothing);
     let status = is(&rig.channel, 0, Health::Ejected).await;
-    assert_eq!(
-        said(&status),
-        (Some(HealthSource::Probe), "no answer within 100ms")
-    );
+    let (source, reason) = said(&status);
+    assert_eq!(source, Some(HealthSource::Probe));
+    // The server's clock may be the quicker one.
+    let late = ["no answer within 100ms", "Timeout expired"];
+    assert!(late.iter().any(|it| reason.ends_with(it)), "{reason}");
     about(&shares(&rig.channel, &rig.servers, 10).await, &[0, 10]);
     rig.clinics[0].say(Says::Serving);
     is(&rig.channel, 0, Health::Healthy).await;
