@@ -193,6 +193,8 @@ fn bad_texts_are_refused_by_name() {
         ("unix:/", "ends in '/'"),
         ("unix:///", "ends in '/'"),
         ("unix:/run/", "ends in '/'"),
+        ("unix:/.", "is the root directory"),
+        ("unix:/./.", "is the root directory"),
         ("unix:run/a", "the socket's path is relative"),
         ("unix:./a", "the socket's path is relative"),
         ("unix:80", "the socket's path is relative"),

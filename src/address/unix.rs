@@ -92,6 +92,12 @@ impl UnixAddress {
             .split(|byte| *byte == b'/')
             .filter(|part| !part.is_empty() && *part != b".")
             .collect();
+        if parts.is_empty() {
+            return Err(Fault::new(
+                "the socket's path is the root directory",
+                "append the socket's file name",
+            ));
+        }
         let path = [b"/", parts.join(&b'/').as_slice()].concat();
         check(&path)?;
         match into_os_string(path) {
