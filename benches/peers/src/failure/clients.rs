@@ -15,6 +15,8 @@ words!(
         BalanceListKeepalive = "balance-list-keepalive",
         /// With its defaults; its lookup always finds all three.
         Ginepro = "ginepro",
+        /// With its defaults: no PINGs; calls that fail or have no answer tell.
+        Trunkline = "trunkline",
         /// A PING after 100 ms without a byte, 200 ms for an answer; nothing is repeated that a server may have
         /// processed.
         TrunklineNoRetry = "trunkline-no-retry",
@@ -31,6 +33,7 @@ impl FailureClient {
                 job.run(tonic::balance_list_with_keepalive(target)?).await
             }
             Self::Ginepro => job.run(ginepro::connect(target).await?).await,
+            Self::Trunkline => job.run(trunkline::generated(target).await?).await,
             Self::TrunklineNoRetry => {
                 job.run(trunkline::watchful(target, Retry::none()).await?)
                     .await
