@@ -363,6 +363,12 @@ async fn row_42_health_service_stalls() {
     unreliable("42b", HealthMode::Stalled).await;
 }
 
+/// The same, of which the server tells: its own watch over the time of the question was faster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_42_health_service_is_late() {
+    unreliable("42d", HealthMode::Expired).await;
+}
+
 /// Health services that break off their answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_42_health_service_dies() {

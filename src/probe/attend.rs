@@ -102,12 +102,12 @@ impl Patient {
         let _turn = self.means.turns.acquire().await;
         let since = self.asks();
         let answered = self.subchannel.health.answered();
-        match timeout(self.limit(), self.question()).await {
-            Ok(Heard::Broken(_)) if self.is_contradicted(since) => Heard::Busy,
-            Ok(heard) => heard,
+        let heard = timeout(self.limit(), self.question()).await;
+        match heard.unwrap_or(Heard::Nothing) {
+            Heard::Broken(_) if self.is_contradicted(since) => Heard::Busy,
             // The health service is stuck, not the server. It is told apart from a frozen one by that.
-            Err(_) if self.subchannel.health.answered() > answered => Heard::Busy,
-            Err(_) => Heard::Nothing,
+            Heard::Nothing if self.subchannel.health.answered() > answered => Heard::Busy,
+            heard => heard,
         }
     }
 
@@ -123,6 +123,7 @@ impl Patient {
                 match asked.await {
                     Ok(serving) => Heard::Answer(self.answer_of(serving)),
                     Err(Silence::Unimplemented) => Heard::NoService,
+                    Err(Silence::Late) => Heard::Nothing,
                     // It broke off everything on that connection; another one is to be asked.
                     Err(Silence::Broken(_)) if lease.connection().end().is_some() => Heard::Busy,
                     Err(Silence::Broken(why)) => Heard::Broken(why),
@@ -191,6 +192,7 @@ impl Patient {
                 ));
                 Answer::Untold
             }
+            Silence::Late => self.no_answer(),
             Silence::Broken(why) | Silence::Failed(why) => Answer::Failed(why.into()),
         }
     }

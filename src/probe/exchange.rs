@@ -36,6 +36,8 @@ pub(super) enum Silence {
     Forbidden(String),
     /// It does not know the service whose health was asked for.
     ServiceUnknown,
+    /// The server's own watch over the time that the question had: no answer, told by the server.
+    Late,
     /// The answer broke off, or never began.
     Broken(String),
     /// It is another answer than one about health.
@@ -171,6 +173,8 @@ fn silence_of(code: Code, headers: &http::HeaderMap) -> Result<(), Silence> {
         Code::Unimplemented => Silence::Unimplemented,
         Code::NotFound => Silence::ServiceUnknown,
         Code::Unauthenticated | Code::PermissionDenied => Silence::Forbidden(format!("{code:?}")),
+        // Tonic's servers say CANCELLED when the time is over.
+        Code::DeadlineExceeded | Code::Cancelled => Silence::Late,
         code => {
             let status = Status::from_header_map(headers);
             let message = status.map(|it| it.message().to_owned());

@@ -72,6 +72,7 @@ async fn over(patient: &Patient, lease: &Lease, silence: Silence, since: u64) ->
     match silence {
         _ if lease.connection().end().is_some() => Over::Moved,
         Silence::Unimplemented => Over::MustBeAsked,
+        Silence::Late if patient.subchannel.health.answered() > since => Over::Busy,
         Silence::Broken(_) if patient.is_contradicted(since) => Over::Busy,
         silence => Over::Ended(patient.answer_to(silence)),
     }

@@ -5,6 +5,7 @@ use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -13,11 +14,14 @@ use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower_service::Service;
+
+/// What it takes to say so.
+const EXPIRES: Duration = Duration::from_millis(100);
 
 /// What the service does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub enum HealthMode {
     Unimplemented,
     /// Answers nothing any more, and ends nothing.
     Stalled,
+    /// Answers, a little late, that the time is over, as Tonic's servers do by themselves: CANCELLED.
+    Expired,
     /// Breaks off every answer, those that have begun and those to come.
     Broken,
 }
@@ -100,6 +106,10 @@ impl HealthScript {
             }
             HealthMode::Unimplemented => respond(tokio_stream::iter([Ok(status(12))])),
             HealthMode::Stalled => pending().await,
+            HealthMode::Expired => {
+                sleep(EXPIRES).await;
+                respond(tokio_stream::iter([Ok(status(1))]))
+            }
             HealthMode::Broken => respond(tokio_stream::iter([Err(broken())])),
         }
     }
@@ -139,6 +149,10 @@ async fn next_word(
             }
             HealthMode::Unimplemented => return Some((Ok(status(12)), None)),
             HealthMode::Broken => return Some((Err(broken()), None)),
+            HealthMode::Expired => {
+                sleep(EXPIRES).await;
+                return Some((Ok(status(1)), None));
+            }
             HealthMode::Serving | HealthMode::NotServing | HealthMode::Stalled => {}
         }
         if modes.changed().await.is_err() {
