@@ -55,6 +55,7 @@ async fn its_calls_go_over_one_connection() {
     let leaks = LeakCheck::start().await;
     // Which call came over which connection of which peer.
     let seen = Arc::new(Mutex::new(BTreeMap::new()));
+    let leaks = LeakCheck::start().await;
     let peers = ["a", "b"].map(|name| {
         let seen = Arc::clone(&seen);
         RawPeer::tcp().serve(&[(setting::MAX_CONCURRENT_STREAMS, 2)], move |request| {
@@ -386,6 +387,7 @@ async fn a_call_that_close_cuts_says_that_the_channel_was_closed() {
 /// Calls that wait for the one before have little time left when they are sent. Their endpoint is not to blame.
 #[tokio::test]
 async fn calls_that_waited_for_their_turn_say_nothing_about_the_endpoint() {
+    let leaks = LeakCheck::start().await;
     let peer = RawPeer::tcp().serve(&[], |request| {
         Reaction::echo(request, "a").after(MILLI * 150)
     });
@@ -399,6 +401,8 @@ async fn calls_that_waited_for_their_turn_say_nothing_about_the_endpoint() {
         other.unwrap_err();
     }
     assert_eq!(status(&channel).health.health, Health::Healthy);
+    drop((pinned, channel, peer));
+    leaks.finish().await;
 }
 
 /// Who pins a connection of an endpoint that has to prove itself is the one who does so.
@@ -431,4 +435,6 @@ async fn an_endpoint_on_trial_gives_one_pinned_connection() {
     }
     let there = pinned.iter().filter(|it| it.endpoint() == addresses[0]);
     assert_eq!(there.count(), 1);
+    drop((pinned, channel, peers));
+    leaks.finish().await;
 }

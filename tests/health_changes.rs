@@ -16,6 +16,7 @@ use std::time::Duration;
 use client::calls::{endpoint, unary};
 use client::told::Told;
 use support::health::{HealthMode, HealthScript};
+use support::leak::LeakCheck;
 use support::server::EchoServer;
 use support::wait::{holds_within, wait_until, within};
 use trunkline::{
@@ -31,6 +32,7 @@ fn first(channel: &Channel) -> EndpointStatus {
 
 #[tokio::test]
 async fn another_name_of_its_service_is_asked_for_at_once() {
+    let leaks = LeakCheck::start().await;
     let script = HealthScript::new(HealthMode::Serving);
     let server = EchoServer::builder("a").health(script.clone()).tcp();
     let named = |name: &str| [endpoint(&server).health_service(name)];
@@ -41,7 +43,8 @@ async fn another_name_of_its_service_is_asked_for_at_once() {
     wait_until(LIMIT, || asked("one")).await;
     teller.say(named("two"));
     wait_until(LIMIT, || asked("two")).await;
-    drop(channel);
+    drop((channel, server));
+    leaks.finish().await;
 }
 
 /// Says that all is well, and keeps its thread while it is told to.
@@ -70,6 +73,7 @@ impl Probe for Slow {
 /// The endpoint is another one then, and has not been asked yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_leaves_and_comes_back_unseen_is_asked_anew() {
+    let leaks = LeakCheck::start().await;
     let servers = ["a", "b"].map(EchoServer::start_tcp);
     let both = || servers.iter().map(endpoint).collect::<Vec<_>>();
     let (teller, told) = Told::saying(Ok(both()));
@@ -96,11 +100,14 @@ async fn one_that_leaves_and_comes_back_unseen_is_asked_anew() {
     slow.blocks.store(false, SeqCst);
     assert!(is_gone && is_back);
     wait_until(LIMIT, all_healthy).await;
+    drop((channel, servers));
+    leaks.finish().await;
 }
 
 /// Without a connection nobody can ask whether it is well again, and without a call it gets none.
 #[tokio::test]
 async fn one_that_fell_ill_and_then_idle_comes_back() {
+    let leaks = LeakCheck::start().await;
     let scripts = [0, 1].map(|_| HealthScript::new(HealthMode::Serving));
     let mut servers = [0, 1].map(|nth| {
         let builder = EchoServer::builder(["a", "b"][nth]);
@@ -125,8 +132,10 @@ async fn one_that_fell_ill_and_then_idle_comes_back() {
     within(LIMIT, "its return", async {
         while first(&channel).state != State::Ready || !is(Health::Healthy)(&first(&channel)) {
             unary(&channel, 5).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
     })
     .await;
+    drop((channel, servers));
+    leaks.finish().await;
 }
