@@ -3,6 +3,33 @@
 use std::time::Duration;
 
 /// Whether an endpoint gets calls.
+///
+/// Each source makes up its mind about each endpoint by itself:
+///
+/// ```text
+///  health check  unknown ──any answer──► healthy ──3 failures, or NOT_SERVING──► unhealthy
+///                                           ▲                                        │
+///                                           └──2 good answers, well for 1 s × 2ⁿ─────┘
+///
+///  breaker       closed ──5 faults in a row, or success < 80 % of 30 s──► open ──1 s × 2ⁿ──► half-open
+///                   ▲                                                       ▲                   │
+///                   │                                                       └─the trial fails───┤
+///                   └─────────────────────────────────────────────────────────the trial succeeds┘
+///
+///  outliers      in ──a sweep finds it far worse than the others──► ejected ──30 s × times──► in
+/// ```
+///
+/// What they say decides over the whole set, each time that one of them changes its mind:
+///
+/// ```text
+///  no connection ────────────────────────────────────────► Disconnected
+///  its health check has not answered yet ────────────────► Unknown
+///  nobody speaks against it ─────────────────────────────► Healthy
+///  a source that has no veto does ───────────────────────► Suspect
+///  a source with a veto does ─┬─ too few others are well, or too many are out ─► Tolerated
+///                             ├─ the breaker alone, half-open ────────────────► HalfOpen
+///                             └─ else ────────────────────────────────────────► Ejected
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
@@ -44,7 +71,7 @@ pub enum HealthSource {
 pub struct HealthStatus {
     /// Whether it gets calls.
     pub health: Health,
-    /// Who decided that; `None` if nothing is said against it.
+    /// Who decided that, or is waited for; `None` if nothing is said against it.
     pub decided_by: Option<HealthSource>,
     /// What that source says.
     pub reason: Option<String>,
