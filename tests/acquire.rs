@@ -55,7 +55,6 @@ async fn its_calls_go_over_one_connection() {
     let leaks = LeakCheck::start().await;
     // Which call came over which connection of which peer.
     let seen = Arc::new(Mutex::new(BTreeMap::new()));
-    let leaks = LeakCheck::start().await;
     let peers = ["a", "b"].map(|name| {
         let seen = Arc::clone(&seen);
         RawPeer::tcp().serve(&[(setting::MAX_CONCURRENT_STREAMS, 2)], move |request| {
@@ -408,6 +407,7 @@ async fn calls_that_waited_for_their_turn_say_nothing_about_the_endpoint() {
 /// Who pins a connection of an endpoint that has to prove itself is the one who does so.
 #[tokio::test]
 async fn an_endpoint_on_trial_gives_one_pinned_connection() {
+    let leaks = LeakCheck::start().await;
     let peers = ["a", "b"].map(|name| {
         RawPeer::tcp().serve(&[], move |request| match name {
             "a" => Reaction::Fail(Code::Internal as i32, String::new()),
