@@ -10,7 +10,7 @@ mod support;
 
 use std::time::Duration;
 
-use rows::flips::{Flips, gets_calls};
+use rows::flips::{Flips, gets_calls, statuses};
 use rows::limit;
 use rows::netns::{Fault, Network};
 use rows::rig::{LIMIT, Rig};
@@ -151,9 +151,13 @@ async fn row_08_packet_loss_to_one() {
     let load = rig.load();
     let fault_at = load.part(1, 3).await;
     block_in_place(|| network.suffer(Fault::Lossy(0, 30)));
+    let went = || statuses(&rig, 0).map(|it| it.answered + it.failed);
+    let went_before = went();
     let mut flips = Flips::default();
     load.watch(2, 3, || flips.look(&rig, 0)).await;
     let during = flips.counts();
+    let went_after = went();
+    let went = [0, 1].map(|side| went_after[side] - went_before[side]);
     let dials = [&rig.retrying, &rig.single].map(|it| it.dials.count() as u64 - 3);
     block_in_place(|| network.heal());
     let is_used = || {
@@ -167,7 +171,10 @@ async fn row_08_packet_loss_to_one() {
         ("flips_retrying", flips.counts()[0]),
         ("flips_single", flips.counts()[1]),
         ("flips_meanwhile", during.iter().sum()),
-        ("redials", dials.iter().sum()),
+        ("redials_retrying", dials[0]),
+        ("redials_single", dials[1]),
+        ("went_retrying", went[0]),
+        ("went_single", went[1]),
         ("retries", rig.retrying.channel.stats().retries),
     ];
     let recovery = reports.recovery(fault_at);
