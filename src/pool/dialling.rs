@@ -208,8 +208,11 @@ impl Pool {
                     return self.stop(&mut book);
                 }
             }
+            // Who has entered the queue, and has not looked yet, finds this.
+            let found = self.room.available();
+            let waiting = demand.unserved(&self.queue).saturating_sub(found);
             let mut book = lock(&self.book);
-            if !self.wants_connection(&book, demand.unserved(&self.queue)) {
+            if !self.wants_connection(&book, waiting) {
                 return self.stop(&mut book);
             }
         }

@@ -88,6 +88,10 @@ impl Pool {
         // From here on a change of state is not missed.
         unready.as_mut().enable();
         let _place = Place::take(&self.queue, self.options.max_waiting)?;
+        // Room may have come since the first try: whoever gets it must not ask for another connection.
+        if let Some(lease) = self.try_lease() {
+            return Ok(lease);
+        }
         {
             let mut book = lock(&self.book);
             if book.state == State::Idle {
