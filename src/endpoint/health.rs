@@ -14,7 +14,7 @@ use crate::health::{Answer, Fate, HealthStatus, Machine, Rules, Standing, Totals
 use crate::lock::lock;
 use crate::time::Instant;
 
-/// One endpoint's counters and its [`Machine`]. A call that goes well touches two counters and no lock.
+/// One endpoint's counters and its [`Machine`]. A call that goes well adds to one counter and takes no lock.
 #[derive(Debug)]
 pub(crate) struct EndpointHealth {
     answered: AtomicU64,
