@@ -92,7 +92,7 @@ async fn one_is_lost(row: &str, fault: Fault) {
     let address = rig.address(0);
     let recovery = reports.recovery(fault_at);
     rig.score(row, &reports, Some(recovery), &figures).await;
-    reports.no_idempotent_failed();
+    reports.no_idempotent_failed_but_one_begun();
     for failure in &reports.single.failed {
         let error = Error::from_status(&failure.status).expect("the channel's error");
         assert_eq!(error.endpoint(), Some(&*address), "{error:?}");
