@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Candidate, Picker, Policy, Random, RoundRobin, Weighted, WeightedRandom};
+use super::{
+    Candidate, LeastRequest, PeakEwma, Picker, Policy, Random, RoundRobin, Weighted, WeightedRandom,
+};
 
 /// How calls are spread over the endpoints.
 ///
@@ -39,6 +41,16 @@ impl Balance {
         Self::custom(WeightedRandom::new())
     }
 
+    /// The endpoint with fewer calls in flight, of two: see [`LeastRequest`].
+    pub fn least_request() -> Self {
+        Self::custom(LeastRequest::new())
+    }
+
+    /// The endpoint that is likely to answer sooner, of two: see [`PeakEwma`].
+    pub fn peak_ewma() -> Self {
+        Self::custom(PeakEwma::new())
+    }
+
     /// A rule of your own.
     pub fn custom(policy: impl Policy) -> Self {
         Self {
@@ -69,6 +81,10 @@ impl Policy for Balance {
     fn uses_weights(&self) -> bool {
         self.policy().uses_weights()
     }
+
+    fn uses_latency(&self) -> bool {
+        self.policy().uses_latency()
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +99,8 @@ mod tests {
             (Balance::round_robin(), "round_robin", false),
             (Balance::random(), "random", false),
             (Balance::weighted_random(), "weighted_random", true),
+            (Balance::least_request(), "least_request", true),
+            (Balance::peak_ewma(), "peak_ewma", true),
             (Balance::custom(Balance::random()), "random", false),
         ];
         for (balance, name, uses_weights) in all {

@@ -11,6 +11,8 @@
 //! | [`RoundRobin`] | even, repeating | ignored | one counter of the thread's own |
 //! | [`Random`] | independent draws | ignored | none |
 //! | [`WeightedRandom`] | independent draws | followed | none |
+//! | [`LeastRequest`] | the less busy of two | followed | none; it reads the calls in flight |
+//! | [`PeakEwma`] | the sooner of two | followed | none; it reads the latency, too |
 //!
 //! An endpoint of weight 0 is drained: no policy here picks it, unless every endpoint has weight 0;
 //! then all count as equal.
@@ -23,6 +25,9 @@
 mod alias;
 mod avoid;
 mod choice;
+mod least_request;
+mod load;
+mod peak_ewma;
 mod picker;
 mod policy;
 mod random;
@@ -31,6 +36,7 @@ mod round_robin;
 mod sequence;
 mod stride;
 mod thread_number;
+mod two_choices;
 mod usable;
 mod weighted;
 mod weighted_random;
@@ -40,6 +46,10 @@ mod distribution;
 
 pub(crate) use avoid::pick_avoiding;
 pub use choice::Balance;
+pub use least_request::LeastRequest;
+pub(crate) use load::InFlight;
+pub use load::Load;
+pub use peak_ewma::PeakEwma;
 pub use picker::{Pick, PickRequest, Picker};
 pub use policy::{Candidate, Policy};
 pub use random::Random;

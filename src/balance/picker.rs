@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use http::{Extensions, HeaderMap};
 
@@ -40,6 +41,7 @@ pub struct PickRequest<'a> {
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
     attempt: u32,
+    now: Duration,
 }
 
 impl<'a> PickRequest<'a> {
@@ -50,6 +52,7 @@ impl<'a> PickRequest<'a> {
             headers,
             extensions,
             attempt: 1,
+            now: Duration::ZERO,
         }
     }
 
@@ -57,6 +60,17 @@ impl<'a> PickRequest<'a> {
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
         self
+    }
+
+    /// The same request at this time.
+    pub fn at(mut self, now: Duration) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// The time: how long ago the channel was made.
+    pub fn now(&self) -> Duration {
+        self.now
     }
 
     /// The path of the request's URI; in gRPC the method's full name, `/package.Service/Method`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::Picker;
+use super::{Load, Picker};
 
 /// Builds a [`Picker`] for each set of endpoints.
 ///
@@ -75,6 +75,13 @@ pub trait Policy: Send + Sync + Debug + 'static {
     fn uses_weights(&self) -> bool {
         false
     }
+
+    /// Whether the pickers look at latencies. Only then are they measured: it costs each attempt two looks at the clock.
+    ///
+    /// Default: `false`.
+    fn uses_latency(&self) -> bool {
+        false
+    }
 }
 
 /// One endpoint, as a policy sees it.
@@ -83,6 +90,7 @@ pub struct Candidate {
     identity: u64,
     weight: u32,
     metadata: Option<Arc<BTreeMap<String, String>>>,
+    load: Option<Arc<Load>>,
 }
 
 impl Candidate {
@@ -93,6 +101,7 @@ impl Candidate {
             identity,
             weight,
             metadata: None,
+            load: None,
         }
     }
 
@@ -100,6 +109,18 @@ impl Candidate {
     pub fn with_metadata(mut self, metadata: Arc<BTreeMap<String, String>>) -> Self {
         self.metadata = Some(metadata);
         self
+    }
+
+    /// The same endpoint with what it is doing.
+    pub fn with_load(mut self, load: Arc<Load>) -> Self {
+        self.load = Some(load);
+        self
+    }
+
+    /// What the endpoint is doing. The same value in all sets; of a candidate that was made without one, it stays
+    /// empty.
+    pub fn load(&self) -> Arc<Load> {
+        self.load.clone().unwrap_or_default()
     }
 
     /// A number that stays with the endpoint through all sets of a process, whatever its index: a

@@ -11,7 +11,7 @@ use http::{Extensions, Request, Response};
 use tonic::Code;
 use tonic::body::Body;
 
-use crate::classify::Outcome;
+use crate::classify::{Bearing, Outcome};
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::retry::{AttemptFacts, Replay, Verdict, Withdrawal};
@@ -307,6 +307,7 @@ impl Call {
         let request = self.head.to_request(&subchannel, limit, previous, token)?;
         let tasks = &self.inner.tasks;
         let try_limit = self.inner.retry.of(self.head.path()).try_limit();
+        let timed = self.inner.times_calls.then(Instant::now);
         let sent = {
             let exchange = pin!(slot.lease.connection().exchange(request, body, tasks));
             match try_limit {
@@ -321,6 +322,10 @@ impl Call {
             Ok(response) => trailers_only(response),
             Err(error) => Some(Outcome::of_error(error)),
         };
+        let faulty = outcome.is_some_and(|it| it.bearing() == Bearing::Fault);
+        if let Some(began) = timed {
+            self.inner.note_latency(&subchannel, began, faulty);
+        }
         if let Some(outcome) = outcome {
             let bearing = match limit {
                 Some(limit) if limit.is_behind(outcome.code) => self.blame_for_lateness(),

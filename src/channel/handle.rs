@@ -13,6 +13,7 @@ use tonic::Code;
 use tonic::body::Body;
 use tower_service::Service;
 
+use crate::balance::Policy as _;
 use crate::directory::Directory;
 use crate::endpoint::Subchannel;
 use crate::error::{Error, Kind, Stage};
@@ -65,6 +66,8 @@ pub(super) struct Inner {
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
     pub(super) counters: Counters,
+    /// The balancing policy looks at latencies.
+    pub(super) times_calls: bool,
     made: Instant,
 }
 
@@ -102,7 +105,17 @@ impl Inner {
             .at(&subchannel.name))
     }
 
-    /// The budget's clock.
+    /// Tells the balancing policy how long the endpoint took to begin its answer. A failure that came quickly must not
+    /// look like a good answer (linkerd's penalty).
+    pub(super) fn note_latency(&self, subchannel: &Subchannel, began: Instant, faulty: bool) {
+        const PENALTY: Duration = Duration::from_secs(5);
+        let now = Instant::now();
+        let took = now.saturating_duration_since(began);
+        let took = if faulty { took.max(PENALTY) } else { took };
+        subchannel.load.answered(took, self.age(now));
+    }
+
+    /// The clock of budget and pickers.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.made)
     }
@@ -120,6 +133,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 impl Channel {
     pub(crate) fn new(parts: Parts) -> Self {
         let budget = Arc::new(Budget::new(parts.budget));
+        let times_calls = parts.directory.policy.uses_latency();
         Self {
             inner: Arc::new(Inner {
                 directory: parts.directory,
@@ -130,6 +144,7 @@ impl Channel {
                 budget,
                 defaults: parts.defaults,
                 counters: Counters::default(),
+                times_calls,
                 made: Instant::now(),
             }),
         }

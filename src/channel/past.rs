@@ -49,6 +49,11 @@ impl Past {
         }
     }
 
+    /// When the attempt under way began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// How long the attempt under way has taken.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()

@@ -113,7 +113,8 @@ impl EndpointSet {
             let weight = shares.weight(member.endpoint.weight_or_default(), share);
             let facts = Arc::clone(member.endpoint.facts());
             let candidate = Candidate::new(subchannel.identity, weight);
-            candidates.push(candidate.with_metadata(facts));
+            let load = Arc::clone(&subchannel.load);
+            candidates.push(candidate.with_metadata(facts).with_load(load));
             eligible.push(Eligible {
                 subchannel: Arc::clone(subchannel),
                 on_trial: *fate == Fate::Trial,

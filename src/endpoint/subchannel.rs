@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
 
+use crate::balance::Load;
 use crate::classify::{Bearing, Outcome};
 use crate::health::Rules;
 use crate::pool::{Pool, PoolContext};
@@ -26,6 +27,8 @@ pub(crate) struct Subchannel {
     pub(crate) private: bool,
     pub(crate) pool: Arc<Pool>,
     pub(crate) health: Arc<EndpointHealth>,
+    /// What pickers see of it.
+    pub(crate) load: Arc<Load>,
 }
 
 impl Subchannel {
@@ -48,6 +51,7 @@ impl Subchannel {
             authority: key.authority.clone(),
             pool: Pool::start(key.address.clone(), &unix, security, context),
             health: EndpointHealth::new(Arc::clone(rules), Arc::clone(&context.flips)),
+            load: Arc::default(),
         })
     }
 

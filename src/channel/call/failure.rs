@@ -71,8 +71,13 @@ impl Call {
                 code: Code::DeadlineExceeded,
                 pushback: None,
             };
+            let bearing = self.blame_for_lateness();
+            if self.inner.times_calls {
+                let faulty = bearing == Bearing::Fault;
+                self.inner.note_latency(endpoint, self.past.began(), faulty);
+            }
             // Which connection it was does not matter: only losses are counted once for each.
-            endpoint.record_as(late, self.blame_for_lateness(), 0);
+            endpoint.record_as(late, bearing, 0);
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::Code;
 
+use crate::balance::InFlight;
 use crate::endpoint::{Choice, Subchannel, Trial};
 use crate::error::{Error, Kind, Stage};
 use crate::pool::{Lease, LeaseError};
@@ -13,7 +14,8 @@ use super::{Call, Waiting};
 /// The right to a stream, and to be the only call there if the endpoint has to prove itself.
 pub(in crate::channel) struct Slot {
     pub(in crate::channel) lease: Lease,
-    /// Held until the call has ended.
+    /// It counts as in flight until it has ended, from the moment when it was given to the endpoint.
+    pub(in crate::channel) _in_flight: InFlight,
     pub(in crate::channel) _trial: Option<Trial>,
 }
 
@@ -50,19 +52,22 @@ impl Call {
                 let request = self
                     .head
                     .pick_request(&self.extensions)
-                    .with_attempt(self.past.attempts);
+                    .with_attempt(self.past.attempts)
+                    .at(self.inner.age(self.past.began()));
                 (set.version, set.pick(&request, &self.tried, &unready))
             };
             match (choice, full.take()) {
                 (Choice::Use(subchannel, trial), _) => {
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
+                    let in_flight = subchannel.load.begin();
                     match subchannel.pool.lease().await {
                         Ok(lease) => {
                             return Ok((
                                 subchannel,
                                 Slot {
                                     lease,
+                                    _in_flight: in_flight,
                                     _trial: trial,
                                 },
                             ));
