@@ -26,7 +26,8 @@ fn tcp_texts() -> impl Strategy<Value = String> {
 fn paths() -> impl Strategy<Value = PathBuf> {
     let bytes = prop_oneof![any::<u8>(), Just(b'/'), Just(b'.'), Just(b'%'), Just(b'@')];
     let legal = bytes.prop_filter("NUL", |byte| *byte != 0);
-    (proptest::collection::vec(legal, 1..100), "[^/\0]").prop_map(|(bytes, last)| {
+    // Not a dot last: `//.` is the root directory.
+    (proptest::collection::vec(legal, 1..100), "[^/.\0]").prop_map(|(bytes, last)| {
         PathBuf::from(OsString::from_vec(
             [b"/", bytes.as_slice(), last.as_bytes()].concat(),
         ))

@@ -19,8 +19,8 @@ pub(crate) fn pick_avoiding<P: Picker + ?Sized>(
 ) -> Pick {
     const ASKED: u32 = 4;
     let mut picked = 0;
-    for _ in 0..ASKED {
-        match picker.pick(request) {
+    for asked in 0..ASKED {
+        match picker.pick(&request.with_asked(asked)) {
             Pick::Endpoint(index) if index >= endpoints => {
                 return Pick::Fail(
                     "the balancing policy picked an endpoint outside of the set".into(),

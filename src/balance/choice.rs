@@ -78,6 +78,10 @@ impl Policy for Balance {
         self.policy().build(candidates)
     }
 
+    fn build_among(&self, candidates: &[Candidate], unavailable: &[Candidate]) -> Box<dyn Picker> {
+        self.policy().build_among(candidates, unavailable)
+    }
+
     fn uses_weights(&self) -> bool {
         self.policy().uses_weights()
     }

@@ -41,6 +41,7 @@ pub struct PickRequest<'a> {
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
     attempt: u32,
+    asked: u32,
     now: Duration,
 }
 
@@ -52,6 +53,7 @@ impl<'a> PickRequest<'a> {
             headers,
             extensions,
             attempt: 1,
+            asked: 0,
             now: Duration::ZERO,
         }
     }
@@ -60,6 +62,18 @@ impl<'a> PickRequest<'a> {
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
         self
+    }
+
+    /// The same request, for which the picker was asked so often before.
+    pub fn with_asked(mut self, asked: u32) -> Self {
+        self.asked = asked;
+        self
+    }
+
+    /// How many answers to this very request were no good, because those endpoints were tried before, or are not ready
+    /// after all. Rules that always give the same answer to the same request give the next best one then.
+    pub fn asked(&self) -> u32 {
+        self.asked
     }
 
     /// The same request at this time.

@@ -68,6 +68,15 @@ pub trait Policy: Send + Sync + Debug + 'static {
     /// must outlive a set is kept in the policy, by [`Candidate::identity`].
     fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker>;
 
+    /// The same, with what else is known: the endpoints that get no calls now, because they are not connected or not well.
+    /// For rules that must know how much of a group is missing.
+    ///
+    /// Default: [`build`](Self::build), without a look at them.
+    fn build_among(&self, candidates: &[Candidate], unavailable: &[Candidate]) -> Box<dyn Picker> {
+        let _ = unavailable;
+        self.build(candidates)
+    }
+
     /// Whether the pickers look at [`Candidate::weight`]; configured weights that nobody reads are
     /// worth a warning.
     ///
@@ -89,6 +98,7 @@ pub trait Policy: Send + Sync + Debug + 'static {
 pub struct Candidate {
     identity: u64,
     weight: u32,
+    share: f64,
     metadata: Option<Arc<BTreeMap<String, String>>>,
     load: Option<Arc<Load>>,
 }
@@ -100,6 +110,7 @@ impl Candidate {
         Self {
             identity,
             weight,
+            share: 1.0,
             metadata: None,
             load: None,
         }
@@ -108,6 +119,16 @@ impl Candidate {
     /// The same endpoint with what discovery said about it.
     pub fn with_metadata(mut self, metadata: Arc<BTreeMap<String, String>>) -> Self {
         self.metadata = Some(metadata);
+        self
+    }
+
+    /// The same endpoint, which gets this part of its calls: above 0, at most 1; what is not is brought there.
+    pub fn with_share(mut self, share: f64) -> Self {
+        self.share = if share > 0.0 {
+            share.min(1.0)
+        } else {
+            f64::MIN_POSITIVE
+        };
         self
     }
 
@@ -136,6 +157,14 @@ impl Candidate {
     /// ignore the case.
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// What it is to get of the calls that are its due, for a while: less than 1 while it starts (slow start), recovers, or
+    /// turns calls away. Above 0, at most 1.
+    ///
+    /// It counts with every policy here, those that ignore weights included.
+    pub fn share(&self) -> f64 {
+        self.share
     }
 
     /// What discovery said about the endpoint under `key`, for example its zone or version.

@@ -1,7 +1,9 @@
 //! Any one, with equal chance.
 
+use super::alias::Alias;
 use super::randomness::{Draws, split};
-use super::usable::{Nobody, Usable, weights};
+use super::usable::{Nobody, Usable, shares};
+use super::weighted_random::WeightedLots;
 use super::{Candidate, Pick, PickRequest, Picker, Policy};
 
 /// Picks independently of all picks before, with equal chance for each endpoint. Weights are
@@ -34,12 +36,14 @@ impl Policy for Random {
     }
 
     fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
-        match Usable::of(&weights(candidates)) {
-            Some(usable) => Box::new(Lots {
-                usable,
-                draws: Draws::new(self.seed),
-            }),
-            None => Box::new(Nobody),
+        let draws = Draws::new(self.seed);
+        let parts = shares(candidates);
+        let most = parts.iter().copied().max().unwrap_or_default();
+        let equal = parts.iter().all(|part| *part == 0 || *part == most);
+        match (Usable::of(&parts), Alias::new(&parts)) {
+            (None, _) => Box::new(Nobody),
+            (_, Some(alias)) if !equal => Box::new(WeightedLots::new(alias, draws)),
+            (Some(usable), _) => Box::new(Lots { usable, draws }),
         }
     }
 }

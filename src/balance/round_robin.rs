@@ -4,7 +4,8 @@ use fastrand::Rng;
 
 use super::randomness::generator;
 use super::sequence::Sequences;
-use super::usable::{Nobody, Usable, weights};
+use super::stride::Stride;
+use super::usable::{Nobody, Usable, shares};
 use super::{Candidate, Pick, PickRequest, Picker, Policy};
 
 /// Takes turns: each endpoint once, then each once more. Weights are ignored, except that 0 means
@@ -36,10 +37,19 @@ impl Policy for RoundRobin {
     }
 
     fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
-        match Usable::of(&weights(candidates)) {
-            Some(usable) => Box::new(Turns::new(usable, &mut generator(self.seed))),
-            None => Box::new(Nobody),
+        in_turn(&shares(candidates), &mut generator(self.seed))
+    }
+}
+
+/// The picker that takes turns, in which each endpoint has its part.
+pub(super) fn in_turn(parts: &[u32], rng: &mut Rng) -> Box<dyn Picker> {
+    let most = parts.iter().copied().max().unwrap_or_default();
+    match Usable::of(parts) {
+        None => Box::new(Nobody),
+        Some(usable) if parts.iter().all(|part| matches!(part, 0) || *part == most) => {
+            Box::new(Turns::new(usable, rng))
         }
+        Some(_) => Box::new(Stride::new(parts, rng)),
     }
 }
 

@@ -85,9 +85,9 @@ impl EndpointSet {
         let now = Instant::now();
         let standings: Vec<_> = members.iter().map(|it| it.standing(now)).collect();
         let admission = admit(&standings, limits);
-        let shares = Shares::of(&members, &admission);
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
+        let mut unavailable = Vec::new();
         let mut connecting = false;
         for ((member, fate), standing) in members.iter().zip(&admission.fates).zip(&standings) {
             let Some(subchannel) = &member.subchannel else {
@@ -97,30 +97,27 @@ impl EndpointSet {
             subchannel
                 .health
                 .decided(name, now, *fate, standing.observed);
+            let weight = member.endpoint.weight_or_default();
+            let candidate = Candidate::new(subchannel.identity, weight)
+                .with_metadata(Arc::clone(member.endpoint.facts()))
+                .with_load(Arc::clone(&subchannel.load));
             let share = match fate {
                 Fate::In(share) | Fate::Tolerated(share) => *share,
                 Fate::Trial => 1.0,
-                Fate::Out => continue,
-                Fate::Unusable => {
-                    connecting |= match subchannel.pool.state() {
-                        State::Connecting => true,
-                        State::Ready => subchannel.health.is_pending(),
-                        _ => false,
-                    };
+                Fate::Out | Fate::Unusable => {
+                    unavailable.push(candidate);
+                    connecting |= *fate == Fate::Unusable && subchannel.is_connecting();
                     continue;
                 }
             };
-            let weight = shares.weight(member.endpoint.weight_or_default(), share);
-            let facts = Arc::clone(member.endpoint.facts());
-            let candidate = Candidate::new(subchannel.identity, weight);
-            let load = Arc::clone(&subchannel.load);
-            candidates.push(candidate.with_metadata(facts).with_load(load));
+            candidates.push(candidate.with_share(share));
             eligible.push(Eligible {
                 subchannel: Arc::clone(subchannel),
                 on_trial: *fate == Fate::Trial,
             });
         }
-        let picker = (!candidates.is_empty()).then(|| policy.build(&candidates));
+        let picker =
+            (!candidates.is_empty()).then(|| policy.build_among(&candidates, &unavailable));
         let blocked = if connecting {
             Blocked::Wait
         } else if members.is_empty() {
@@ -234,33 +231,5 @@ impl Member {
             }
             None => Standing::DRAINED,
         }
-    }
-}
-
-/// Turns shares into weights, which are whole numbers.
-struct Shares {
-    /// What a weight of 1 is, once there are parts of shares.
-    whole: f64,
-}
-
-impl Shares {
-    fn of(members: &[Member], admission: &Admission) -> Self {
-        let is_part =
-            |fate: &Fate| matches!(fate, Fate::In(share) | Fate::Tolerated(share) if *share < 1.0);
-        let weights = members.iter().map(|it| it.endpoint.weight_or_default());
-        let small = weights.max().unwrap_or_default() < u32::MAX / 1000;
-        let scaled = small && admission.fates.iter().any(is_part);
-        Self {
-            whole: if scaled { 1000.0 } else { 1.0 },
-        }
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "`as` saturates, and shares are positive"
-    )]
-    fn weight(&self, weight: u32, share: f64) -> u32 {
-        ((f64::from(weight) * self.whole * share) as u32).max(1)
     }
 }

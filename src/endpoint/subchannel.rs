@@ -8,7 +8,7 @@ use http::uri::{Authority, Scheme};
 use crate::balance::Load;
 use crate::classify::{Bearing, Outcome};
 use crate::health::Rules;
-use crate::pool::{Pool, PoolContext};
+use crate::pool::{Pool, PoolContext, State};
 
 use super::description::Key;
 use super::health::{EndpointHealth, Recorded};
@@ -53,6 +53,15 @@ impl Subchannel {
             health: EndpointHealth::new(Arc::clone(rules), Arc::clone(&context.flips)),
             load: Arc::default(),
         })
+    }
+
+    /// Whether it may soon be ready for the first time.
+    pub(crate) fn is_connecting(&self) -> bool {
+        match self.pool.state() {
+            State::Connecting => true,
+            State::Ready => self.health.is_pending(),
+            _ => false,
+        }
     }
 
     /// Counts an attempt that ended here, on that connection.
