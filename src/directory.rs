@@ -32,6 +32,7 @@ pub(crate) struct Directory {
     state: watch::Sender<State>,
     news: Mutex<News>,
     stop: CancellationToken,
+    made: Instant,
     pub(crate) source: String,
     pub(crate) policy: Balance,
 }
@@ -65,6 +66,7 @@ impl Directory {
             state: watch::Sender::new(State::Connecting),
             news: Mutex::default(),
             stop: CancellationToken::new(),
+            made: Instant::now(),
             source: source.name(),
             policy,
         });
@@ -83,6 +85,11 @@ impl Directory {
         };
         tasks.spawn(writer.run(source.resolutions()));
         directory
+    }
+
+    /// The time as pure parts see it: how long ago the channel was made.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
     }
 
     pub(crate) fn set(&self) -> arc_swap::Guard<Arc<EndpointSet>> {

@@ -1,6 +1,7 @@
 //! The option that users pass.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
     Candidate, LeastRequest, PeakEwma, Picker, Policy, Random, RoundRobin, Weighted, WeightedRandom,
@@ -84,6 +85,14 @@ impl Policy for Balance {
 
     fn uses_weights(&self) -> bool {
         self.policy().uses_weights()
+    }
+
+    fn refresh_interval(&self) -> Option<Duration> {
+        self.policy().refresh_interval()
+    }
+
+    fn uses_reports(&self) -> bool {
+        self.policy().uses_reports()
     }
 
     fn uses_latency(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Load, Picker};
 
@@ -85,6 +86,20 @@ pub trait Policy: Send + Sync + Debug + 'static {
         false
     }
 
+    /// How often the picker of a set that has not changed is built anew, for rules whose candidates change by time alone.
+    ///
+    /// Default: never.
+    fn refresh_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether [`Candidate::reported_weight`] is looked at. Only then are load reports read.
+    ///
+    /// Default: `false`.
+    fn uses_reports(&self) -> bool {
+        false
+    }
+
     /// Whether the pickers look at latencies. Only then are they measured: it costs each attempt two looks at the clock.
     ///
     /// Default: `false`.
@@ -99,6 +114,7 @@ pub struct Candidate {
     identity: u64,
     weight: u32,
     share: f64,
+    reported_weight: Option<f64>,
     metadata: Option<Arc<BTreeMap<String, String>>>,
     load: Option<Arc<Load>>,
 }
@@ -111,6 +127,7 @@ impl Candidate {
             identity,
             weight,
             share: 1.0,
+            reported_weight: None,
             metadata: None,
             load: None,
         }
@@ -130,6 +147,18 @@ impl Candidate {
             f64::MIN_POSITIVE
         };
         self
+    }
+
+    /// The same endpoint with the weight that follows from its load reports.
+    pub fn with_reported_weight(mut self, weight: Option<f64>) -> Self {
+        self.reported_weight = weight;
+        self
+    }
+
+    /// The weight that follows from the endpoint's own load reports when the set is built: calls per second that it could
+    /// do. `None` if there are none, or none that may be relied on.
+    pub fn reported_weight(&self) -> Option<f64> {
+        self.reported_weight
     }
 
     /// The same endpoint with what it is doing.

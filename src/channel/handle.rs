@@ -68,7 +68,6 @@ pub(super) struct Inner {
     pub(super) counters: Counters,
     /// The balancing policy looks at latencies.
     pub(super) times_calls: bool,
-    made: Instant,
 }
 
 impl Inner {
@@ -117,7 +116,7 @@ impl Inner {
 
     /// The clock of budget and pickers.
     pub(super) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.made)
+        self.directory.age(now)
     }
 }
 
@@ -145,7 +144,6 @@ impl Channel {
                 defaults: parts.defaults,
                 counters: Counters::default(),
                 times_calls,
-                made: Instant::now(),
             }),
         }
     }
