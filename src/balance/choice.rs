@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::default::DefaultPolicy;
 use super::{
     Candidate, LeastRequest, PeakEwma, Picker, Policy, Random, RoundRobin, Weighted, WeightedRandom,
 };
 
 /// How calls are spread over the endpoints.
 ///
-/// The default follows the weights where they differ and takes turns where they do not:
-/// [`Balance::weighted`] without the demand that there be weights.
+/// The default follows the weights where they differ, as [`Balance::weighted`] does without its demand that there be
+/// weights, and is [`Balance::least_request`] where they do not: while the load is even, that takes turns.
 ///
 /// It is a [`Policy`] too, so that a rule of your own can build on one of these.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +19,6 @@ pub struct Balance {
     /// `None` until somebody chooses.
     policy: Option<Arc<dyn Policy>>,
 }
-
-static DEFAULT: Weighted = Weighted::new();
 
 impl Balance {
     /// Calls in proportion to the weights, as evenly interleaved as they allow: see [`Weighted`].
@@ -66,7 +65,7 @@ impl Balance {
     }
 
     fn policy(&self) -> &dyn Policy {
-        self.policy.as_deref().unwrap_or(&DEFAULT)
+        self.policy.as_deref().unwrap_or(&DefaultPolicy)
     }
 }
 
@@ -85,6 +84,14 @@ impl Policy for Balance {
 
     fn uses_weights(&self) -> bool {
         self.policy().uses_weights()
+    }
+
+    fn needs_weights(&self) -> bool {
+        self.policy().needs_weights()
+    }
+
+    fn needs_all(&self) -> bool {
+        self.policy().needs_all()
     }
 
     fn refresh_interval(&self) -> Option<Duration> {
@@ -107,7 +114,7 @@ mod tests {
     #[test]
     fn names_and_weight_use_are_those_of_the_policy() {
         let all = [
-            (Balance::default(), "weighted", true),
+            (Balance::default(), "default", true),
             (Balance::weighted(), "weighted", true),
             (Balance::round_robin(), "round_robin", false),
             (Balance::random(), "random", false),

@@ -43,13 +43,26 @@ pub(super) fn check(policy: &dyn Policy, shares: Shares, picks: Picks) {
     for weights in sets {
         check_set(policy, weights, shares, picks);
     }
+    // One starts, one recovers: their part of what is their due, whether that is by weight or not.
+    for (weights, parts) in [
+        (&[1, 1][..], &[0.1, 1.0][..]),
+        (&[2, 3, 5], &[0.5, 1.0, 0.25]),
+        (&[7, 7, 7, 0], &[0.1, 0.1, 0.1, 1.0]),
+    ] {
+        check_parts(policy, weights, parts, shares, picks);
+    }
     a_new_set_starts_anew(policy);
     nothing_to_pick_from(policy);
 }
 
 /// Picks from one set, first in one thread, then in two.
 pub(super) fn check_set(policy: &dyn Policy, weights: &[u32], shares: Shares, picks: Picks) {
-    let ideal = ideal(weights, shares);
+    check_parts(policy, weights, &vec![1.0; weights.len()], shares, picks);
+}
+
+/// The same where some endpoints get only a part of what is their due.
+fn check_parts(policy: &dyn Policy, weights: &[u32], parts: &[f64], shares: Shares, picks: Picks) {
+    let ideal = ideal(weights, parts, shares);
     let rarest = ideal
         .iter()
         .copied()
@@ -57,7 +70,11 @@ pub(super) fn check_set(policy: &dyn Policy, weights: &[u32], shares: Shares, pi
         .fold(1.0, f64::min);
     // The chi-square test wants 5 of each at least.
     let each = ((10.0 / rarest) as usize).max(10_000);
-    let candidates = candidates(weights);
+    let candidates: Vec<_> = candidates(weights)
+        .into_iter()
+        .zip(parts)
+        .map(|(candidate, part)| candidate.with_share(*part))
+        .collect();
     for threads in [1, 2] {
         let picker = policy.build(&candidates);
         let mut counts = vec![0; weights.len()];
@@ -156,7 +173,7 @@ pub(super) fn with_request<R>(run: impl FnOnce(&PickRequest<'_>) -> R) -> R {
     ))
 }
 
-fn ideal(weights: &[u32], shares: Shares) -> Vec<f64> {
+fn ideal(weights: &[u32], parts: &[f64], shares: Shares) -> Vec<f64> {
     let drained = weights.iter().all(|&weight| weight == 0);
     let part = |weight| match (weight, shares) {
         (_, _) if drained => 1.0,
@@ -164,8 +181,9 @@ fn ideal(weights: &[u32], shares: Shares) -> Vec<f64> {
         (_, Shares::Equal) => 1.0,
         (weight, Shares::ByWeight) => f64::from(weight),
     };
-    let sum: f64 = weights.iter().copied().map(part).sum();
-    weights.iter().map(|&weight| part(weight) / sum).collect()
+    let due = || weights.iter().zip(parts).map(|(&it, &of)| part(it) * of);
+    let sum: f64 = due().sum();
+    due().map(|due| due / sum).collect()
 }
 
 /// Pearson's statistic over the endpoints in use, and its degrees of freedom.

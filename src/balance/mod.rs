@@ -25,6 +25,7 @@
 mod alias;
 mod avoid;
 mod choice;
+mod default;
 mod least_request;
 mod load;
 mod peak_ewma;

@@ -86,6 +86,21 @@ pub trait Policy: Send + Sync + Debug + 'static {
         false
     }
 
+    /// Whether the pickers make no sense without weights, so that a channel whose endpoints all lack one is a mistake.
+    ///
+    /// Default: `false`.
+    fn needs_weights(&self) -> bool {
+        false
+    }
+
+    /// Whether the picker must know all endpoints: one that was left out would change what sticks. Only part of a large set
+    /// is used with other policies, if so configured.
+    ///
+    /// Default: `false`.
+    fn needs_all(&self) -> bool {
+        false
+    }
+
     /// How often the picker of a set that has not changed is built anew, for rules whose candidates change by time alone.
     ///
     /// Default: never.

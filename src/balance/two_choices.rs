@@ -1,4 +1,4 @@
-//! The better of two, drawn at random.
+//! The better of two.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,93 +8,113 @@ use super::alias::Alias;
 use super::load::Load;
 use super::randomness::{Draws, split};
 use super::usable::{Nobody, Usable, weights};
+use super::weighted::in_proportion;
 use super::{Candidate, Pick, PickRequest, Picker};
 
-/// What makes one endpoint worse than another.
-pub(super) trait Cost: Send + Sync + Debug + 'static {
-    /// The lower, the better. `now` is the time of the channel's life.
-    fn cost(&self, load: &Load, weight: u32, now: Duration) -> f64;
+/// When the second of two endpoints is the better one.
+pub(super) trait Better: Send + Sync + Debug + 'static {
+    /// Whether what is compared always differs a little, so that of two alike each is better half of the time. Then the
+    /// second must be drawn by weight, as the first is, or the comparison makes all weights equal.
+    const NOISY: bool;
+
+    /// Whether the second is better than the first. `now` is the time of the channel's life.
+    fn is_second_better(&self, first: Seen<'_>, second: Seen<'_>, now: Duration) -> bool;
 }
 
-/// "Power of two choices" (Mitzenmacher, 1996): of two random endpoints the one with the lower cost, and of equal ones the
-/// one that was drawn first. Unlike the best of all it needs no order to be kept, and calls that start together do
-/// not all go to the same endpoint.
+/// An endpoint, as it is compared.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) load: &'a Load,
+    /// At least 1.
+    pub(super) weight: u32,
+}
+
+/// "Power of two choices" (Mitzenmacher, 1996), of which the first comes in turn and the second is drawn. Unlike the
+/// best of all it needs no order to be kept, and calls that start together do not all go to the same endpoint.
+///
+/// With two draws a handful of idle endpoints would be served as unevenly as by lot. In turn they are served evenly until
+/// one of them is worse than others, and only then left out.
 #[derive(Debug)]
-struct TwoChoices<C> {
-    pairs: Pairs,
+struct TwoChoices<B> {
+    first: Box<dyn Picker>,
+    second: Second,
     loads: Box<[(Arc<Load>, u32)]>,
     draws: Draws,
-    cost: C,
+    better: B,
 }
 
-/// How two endpoints are drawn.
+/// How the second one is drawn.
 #[derive(Debug)]
-enum Pairs {
-    Alone(usize),
-    /// Two different ones, with equal chance.
-    Equal(Usable),
-    /// Each with a chance in proportion to its weight; they may be the same.
+enum Second {
+    /// Any other, with equal chance. There are two at least.
+    Other(Usable),
+    /// Any, the first too, with a chance in proportion to its weight.
     ByWeight(Alias),
 }
 
 /// The picker for these candidates.
-pub(super) fn build<C: Cost>(
+pub(super) fn build<B: Better>(
     candidates: &[Candidate],
-    cost: C,
+    better: B,
     seed: Option<u64>,
 ) -> Box<dyn Picker> {
     let weights = weights(candidates);
+    let first = in_proportion(&weights, seed);
     let Some(usable) = Usable::of(&weights) else {
         return Box::new(Nobody);
     };
-    let mut used = weights.iter().filter(|weight| **weight > 0);
-    let first = used.next();
-    let equal = used.all(|weight| Some(weight) == first);
-    let pairs = match (usable.len(), equal, Alias::new(&weights)) {
-        (1, _, _) => Pairs::Alone(usable.index(0)),
-        (_, false, Some(alias)) => Pairs::ByWeight(alias),
-        _ => Pairs::Equal(usable),
-    };
+    if usable.len() == 1 {
+        return first;
+    }
+    let most = weights.iter().copied().max().unwrap_or_default();
+    let differ = weights.iter().any(|&it| it > 0 && it < most);
+    let by_weight = (B::NOISY && differ).then(|| Alias::new(&weights)).flatten();
     let loads = candidates.iter().zip(&weights);
     Box::new(TwoChoices {
-        pairs,
+        first,
+        second: by_weight.map_or(Second::Other(usable), Second::ByWeight),
         loads: loads
             .map(|(it, weight)| (it.load(), (*weight).max(1)))
             .collect(),
         draws: Draws::new(seed),
-        cost,
+        better,
     })
 }
 
-impl<C: Cost> Picker for TwoChoices<C> {
+impl<B: Better> TwoChoices<B> {
+    fn seen(&self, index: usize) -> Seen<'_> {
+        let (load, weight) = &self.loads[index];
+        Seen {
+            load,
+            weight: *weight,
+        }
+    }
+}
+
+impl<B: Better> Picker for TwoChoices<B> {
     fn pick(&self, request: &PickRequest<'_>) -> Pick {
-        let (one, other) = match &self.pairs {
-            Pairs::Alone(index) => return Pick::Endpoint(*index),
-            Pairs::Equal(usable) => {
-                let (first, rest) = split(self.draws.draw(), usable.len());
-                // What is left of the draw is as random.
-                let (step, _) = split(rest, usable.len() - 1);
-                let second = first + 1 + step;
-                let second = second
-                    - if second >= usable.len() {
-                        usable.len()
-                    } else {
-                        0
-                    };
-                (usable.index(first), usable.index(second))
+        let first = match self.first.pick(request) {
+            Pick::Endpoint(index) => index,
+            nobody => return nobody,
+        };
+        let draw = self.draws.draw();
+        let second = match &self.second {
+            Second::ByWeight(alias) => alias.look_up(draw),
+            Second::Other(usable) => {
+                let last = usable.len() - 1;
+                let index = usable.index(split(draw, last).0);
+                // The last one stands in for the first.
+                if index == first {
+                    usable.index(last)
+                } else {
+                    index
+                }
             }
-            Pairs::ByWeight(alias) => (
-                alias.look_up(self.draws.draw()),
-                alias.look_up(self.draws.draw()),
-            ),
         };
-        let cost = |index: usize| {
-            let (load, weight) = &self.loads[index];
-            self.cost.cost(load, *weight, request.now())
-        };
-        Pick::Endpoint(match one != other && cost(other) < cost(one) {
-            true => other,
-            false => one,
-        })
+        let is_second = second != first
+            && self
+                .better
+                .is_second_better(self.seen(first), self.seen(second), request.now());
+        Pick::Endpoint(if is_second { second } else { first })
     }
 }

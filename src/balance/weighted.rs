@@ -2,9 +2,8 @@
 
 use super::alias::Alias;
 use super::randomness::{Draws, generator};
-use super::round_robin::Turns;
-use super::stride::Stride;
-use super::usable::{Nobody, Usable, weights};
+use super::round_robin::in_turn;
+use super::usable::weights;
 use super::weighted_random::WeightedLots;
 use super::{Candidate, Picker, Policy};
 
@@ -12,7 +11,7 @@ use super::{Candidate, Picker, Policy};
 /// a pick takes that many steps on average. Up to as many endpoints as this can never exceed it.
 const STEEPEST: u128 = 8;
 
-/// Picks in proportion to the weights, as evenly interleaved as they allow: the default.
+/// Picks in proportion to the weights, as evenly interleaved as they allow.
 ///
 /// The algorithm is the static stride scheduler of gRPC ([gRFC A58]), without its lock or its
 /// shared counter. Each thread goes through the sequence by itself, from a random start. Equal
@@ -51,25 +50,27 @@ impl Policy for Weighted {
     }
 
     fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
-        let weights = weights(candidates);
-        let Some(usable) = Usable::of(&weights) else {
-            return Box::new(Nobody);
-        };
-        let rng = &mut generator(self.seed);
-        let max = weights.iter().copied().max().unwrap_or_default();
-        if weights.iter().all(|&weight| weight == 0 || weight == max) {
-            return Box::new(Turns::new(usable, rng));
-        }
-        let sum: u128 = weights.iter().copied().map(u128::from).sum();
-        let steep = u128::from(max) * usable.len() as u128 > STEEPEST * sum;
-        match steep.then(|| Alias::new(&weights)).flatten() {
-            Some(alias) => Box::new(WeightedLots::new(alias, Draws::new(self.seed))),
-            None => Box::new(Stride::new(&weights, rng)),
-        }
+        in_proportion(&weights(candidates), self.seed)
     }
 
     fn uses_weights(&self) -> bool {
         true
+    }
+
+    fn needs_weights(&self) -> bool {
+        true
+    }
+}
+
+/// The picker in which each endpoint has its part, as evenly interleaved as that costs little.
+pub(super) fn in_proportion(parts: &[u32], seed: Option<u64>) -> Box<dyn Picker> {
+    let most = parts.iter().copied().max().unwrap_or_default();
+    let used = parts.iter().filter(|part| **part > 0).count();
+    let sum: u128 = parts.iter().copied().map(u128::from).sum();
+    let steep = u128::from(most) * used as u128 > STEEPEST * sum;
+    match steep.then(|| Alias::new(parts)).flatten() {
+        Some(alias) => Box::new(WeightedLots::new(alias, Draws::new(seed))),
+        None => in_turn(parts, &mut generator(seed)),
     }
 }
 

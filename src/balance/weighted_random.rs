@@ -44,6 +44,10 @@ impl Policy for WeightedRandom {
     fn uses_weights(&self) -> bool {
         true
     }
+
+    fn needs_weights(&self) -> bool {
+        true
+    }
 }
 
 /// The picker that draws lots from an alias table.

@@ -165,7 +165,8 @@ impl Connector {
         }
     }
 
-    /// How calls are spread. Default: by weight where weights differ, else in turn.
+    /// How calls are spread. Default: by weight where weights differ, else to the less busy of two, and in turn while
+    /// none is.
     pub fn balance(mut self, balance: Balance) -> Self {
         self.balance = balance;
         self

@@ -228,7 +228,7 @@ impl Connector {
             return Err(Error::config("endpoints.weight", problem));
         }
         let weighted = endpoints.iter().any(Endpoint::has_weight);
-        if self.balance.uses_weights() && !self.balance.is_default() && !weighted {
+        if self.balance.needs_weights() && !weighted {
             let problem = format!(
                 "{} needs weights, and no endpoint has one; give them weights or use round robin",
                 self.balance.name()
