@@ -2,9 +2,11 @@
 
 mod belief;
 mod health;
+mod members;
 mod publish;
+mod selection;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,9 +15,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::balance::Balance;
+use crate::balance::{Balance, Subset};
 use crate::discover::{Discover, Resolution, Resolutions};
-use crate::endpoint::{Blocked, Endpoint, EndpointSet, Key, Member, Subchannel};
+use crate::endpoint::{Blocked, EndpointSet, Key, Member, Subchannel};
 use crate::health::Rules;
 use crate::lock::lock;
 use crate::pool::{PoolContext, State};
@@ -23,6 +25,7 @@ use crate::time::Instant;
 
 use belief::{Belief, Verdict};
 use health::Ticks;
+use selection::Selection;
 
 /// What calls see: the current set, and word of the next.
 #[derive(Debug)]
@@ -53,10 +56,11 @@ pub(crate) struct News {
 }
 
 impl Directory {
-    /// Starts the task.
+    /// Starts the task. Without a subset, all endpoints are used.
     pub(crate) fn start(
         source: Box<dyn Discover>,
         policy: Balance,
+        subset: Option<&Subset>,
         context: PoolContext,
         rules: Arc<Rules>,
     ) -> Arc<Self> {
@@ -76,6 +80,7 @@ impl Directory {
             belief: Belief::new(source.outage()),
             doubt: None,
             known: HashMap::new(),
+            selection: Selection::new(subset, fastrand::u64(..)),
             members: Arc::default(),
             context,
             rules,
@@ -133,7 +138,9 @@ struct Writer {
     belief: Belief,
     /// Why some endpoints are held, as long as they are.
     doubt: Option<Arc<str>>,
+    /// The endpoints that are used.
     known: HashMap<Key, Arc<Subchannel>>,
+    selection: Selection,
     members: Arc<[Member]>,
     context: PoolContext,
     /// What health is judged by.
@@ -178,7 +185,7 @@ impl Writer {
                 () = until(leaving) => self.let_go(),
                 () = until(turning) => match rested {
                     Some(_) => self.stale = true,
-                    None => self.publish(),
+                    None => self.review(),
                 },
                 now = samples.next() => self.sample(now),
                 now = sweeps.next() => self.sweep(now),
@@ -243,72 +250,6 @@ impl Writer {
                 trouble,
                 "discovery is doubted"
             );
-        }
-    }
-
-    /// The endpoints whose address is right, each once.
-    fn usable(&self, endpoints: Vec<Endpoint>) -> Vec<(Key, Endpoint)> {
-        let source = &self.directory.source;
-        let mut seen = HashSet::with_capacity(endpoints.len());
-        let mut usable = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
-            match endpoint.key() {
-                Ok(key) if seen.insert(key.clone()) => usable.push((key, endpoint)),
-                Ok(_) => tracing::warn!(source, %endpoint, "endpoint given twice"),
-                Err(error) => tracing::warn!(source, %error, "endpoint left out"),
-            }
-        }
-        usable
-    }
-
-    /// Makes the members what is believed: endpoints that stayed keep their connections, new ones are dialled, those
-    /// that are gone finish their calls.
-    fn rebuild(&mut self) {
-        let now = Instant::now();
-        let mut known = HashMap::with_capacity(self.known.len());
-        let mut members = Vec::with_capacity(self.members.len());
-        for (entry, listed) in self.belief.all() {
-            let key = &entry.key;
-            let subchannel = (entry.endpoint.weight_or_default() > 0).then(|| {
-                let kept = self.known.remove(key);
-                let kept =
-                    kept.unwrap_or_else(|| Subchannel::start(key, &self.context, &self.rules));
-                kept.health.listed(now, listed);
-                known.insert(key.clone(), Arc::clone(&kept));
-                kept
-            });
-            members.push(Member {
-                endpoint: entry.endpoint.clone(),
-                subchannel,
-                listed,
-                until: entry.until,
-            });
-        }
-        let gone = std::mem::replace(&mut self.known, known);
-        self.members = members.into();
-        self.publish();
-        // After the set that doesn't have them is out: fewer calls meet a closed pool.
-        for subchannel in gone.values() {
-            subchannel.pool.close();
-        }
-    }
-
-    /// A pool's state has changed, and the set with it.
-    fn follow_states(&mut self) {
-        if self.belief.holds() {
-            self.let_go();
-        }
-        self.publish();
-    }
-
-    /// Takes out what has stayed for long enough although discovery no longer lists it.
-    fn let_go(&mut self) {
-        let known = &self.known;
-        if self
-            .belief
-            .let_go(Instant::now(), |key| is_ready(known, key))
-        {
-            self.rebuild();
         }
     }
 

@@ -126,7 +126,7 @@ mod transport;
 pub mod bench;
 
 pub use address::{Address, Host, InvalidAddress, TcpAddress, UnixAddress, UnixName};
-pub use balance::{Balance, Candidate, Load, Pick, PickRequest, Picker, Policy};
+pub use balance::{Balance, Candidate, Load, Pick, PickRequest, Picker, Policy, Subset};
 pub use channel::{
     CallOptions, Channel, ChannelStats, ChannelStatus, EndpointStatus, PinnedChannel, ResponseBody,
 };

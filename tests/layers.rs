@@ -57,6 +57,7 @@ const PURE: std::ops::RangeInclusive<u8> = 1..=2;
 /// Files of higher layers that are as pure: what they make of bytes and answers is tested without a socket.
 const PURE_FILES: &[&str] = &[
     "src/directory/belief.rs",
+    "src/directory/selection.rs",
     "src/discover/consul/guard.rs",
     "src/discover/consul/index.rs",
     "src/discover/consul/instance.rs",

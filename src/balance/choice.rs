@@ -98,6 +98,10 @@ impl Policy for Balance {
         self.policy().refresh_interval()
     }
 
+    fn needs_all(&self) -> bool {
+        self.policy().needs_all()
+    }
+
     fn uses_reports(&self) -> bool {
         self.policy().uses_reports()
     }

@@ -102,10 +102,22 @@ pub trait Policy: Send + Sync + Debug + 'static {
     }
 
     /// How often the picker of a set that has not changed is built anew, for rules whose candidates change by time alone.
+    /// Shorter intervals than 100 ms count as that.
+    ///
+    /// It makes no new set: calls that wait for one, because the picker said [`Pick::Wait`](super::Pick::Wait), go on
+    /// waiting.
     ///
     /// Default: never.
     fn refresh_interval(&self) -> Option<Duration> {
         None
+    }
+
+    /// Whether an endpoint that is left out of a client's subset changes what calls lead to, as with hashing. Then there is
+    /// no subset unless one is asked for.
+    ///
+    /// Default: `false`.
+    fn needs_all(&self) -> bool {
+        false
     }
 
     /// Whether [`Candidate::reported_weight`] is looked at. Only then are load reports read.

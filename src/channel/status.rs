@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::balance::Policy as _;
-use crate::endpoint::Member;
+use crate::endpoint::{EndpointSet, Member, Subchannel};
 use crate::health::{Fate, Health, HealthStatus};
 use crate::pool::State;
 use crate::time::Instant;
@@ -47,6 +47,9 @@ pub struct EndpointStatus {
     pub address: String,
     /// Its weight; 0 means drained.
     pub weight: u32,
+    /// It is not left out because this channel uses a [`Subset`](crate::Subset) of so many endpoints. One that is has no
+    /// connection, and [`state`](Self::state) is [`State::Shutdown`].
+    pub in_subset: bool,
     /// Its metadata.
     pub metadata: BTreeMap<String, String>,
     /// Whether discovery's last answer lists it. If not, it stays in use under the source's
@@ -167,29 +170,39 @@ impl ChannelStatus {
             resolution_revision: news.revision.map(|revision| revision.to_string()),
             discovery_error: news.error.map(|error| error.to_string()),
             panic: set.admission.panic,
-            endpoints: set
-                .members
-                .iter()
-                .enumerate()
-                .map(|(index, member)| {
-                    // A set that only says why nothing can be picked decides nothing.
-                    let fate = set.admission.fates.get(index);
-                    EndpointStatus::of(member, *fate.unwrap_or(&Fate::Unusable), now)
-                })
-                .collect(),
+            endpoints: EndpointStatus::of_all(&set, now),
         }
     }
 }
 
 impl EndpointStatus {
-    fn of(member: &Member, fate: Fate, now: Instant) -> Self {
-        let drained = Self {
+    fn of_all(set: &EndpointSet, now: Instant) -> Vec<Self> {
+        let mut fates = set.admission.fates.iter();
+        let status = |member: &Member| match &member.subchannel {
+            None => Self::of_unused(member, now),
+            Some(subchannel) => {
+                // A set that only says why nothing can be picked decides nothing.
+                let fate = fates.next().unwrap_or(&Fate::Unusable);
+                Self::of_used(member, subchannel, *fate, now)
+            }
+        };
+        set.members.iter().map(status).collect()
+    }
+
+    fn of_unused(member: &Member, now: Instant) -> Self {
+        let weight = member.endpoint.weight_or_default();
+        let in_subset = weight == 0;
+        Self {
             address: member.endpoint.to_string(),
-            weight: member.endpoint.weight_or_default(),
+            weight,
+            in_subset,
             metadata: BTreeMap::clone(member.endpoint.facts()),
             listed: member.listed,
             leaves_in: member.until.map(|at| at.saturating_duration_since(now)),
-            health: HealthStatus::disconnected("its weight is 0"),
+            health: HealthStatus::disconnected(match in_subset {
+                true => "its weight is 0",
+                false => "it is outside of the subset that this channel uses",
+            }),
             state: State::Shutdown,
             for_how_long: Duration::ZERO,
             last_error: None,
@@ -210,10 +223,10 @@ impl EndpointStatus {
             tls_error: None,
             answered: 0,
             failed: 0,
-        };
-        let Some(subchannel) = &member.subchannel else {
-            return drained;
-        };
+        }
+    }
+
+    fn of_used(member: &Member, subchannel: &Subchannel, fate: Fate, now: Instant) -> Self {
         let pool = subchannel.pool.status();
         let mut health = subchannel.health.report(now, fate);
         if health.health == Health::Disconnected {
@@ -224,6 +237,7 @@ impl EndpointStatus {
             };
         }
         Self {
+            in_subset: true,
             health,
             state: pool.state,
             for_how_long: now.saturating_duration_since(pool.since),
@@ -245,7 +259,7 @@ impl EndpointStatus {
             tls_error: pool.security_trouble.map(|it| it.to_string()),
             answered: subchannel.health.answered(),
             failed: subchannel.health.failed(),
-            ..drained
+            ..Self::of_unused(member, now)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::Balance;
+use crate::balance::{Balance, Subset};
 #[cfg(feature = "consul")]
 use crate::discover::Consul;
 use crate::discover::{Discover, Fixed, Resolution};
@@ -46,6 +46,7 @@ use crate::transport::tls::Tls;
 pub struct Connector {
     pub(super) source: Source,
     pub(super) balance: Balance,
+    pub(super) subset: Option<Subset>,
     pub(super) retry: Retry,
     pub(super) retry_for: HashMap<String, Retry>,
     pub(super) retry_budget: BudgetLimits,
@@ -142,6 +143,7 @@ impl Connector {
         Self {
             source,
             balance: Balance::default(),
+            subset: Some(Subset::default()),
             retry: Retry::exponential(),
             retry_for: HashMap::new(),
             retry_budget: BudgetLimits::default(),
@@ -169,6 +171,18 @@ impl Connector {
     /// none is.
     pub fn balance(mut self, balance: Balance) -> Self {
         self.balance = balance;
+        self
+    }
+
+    /// How many endpoints of a very large set are used, and which. Default [`Subset::default`]: 500.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
+        self
+    }
+
+    /// All endpoints are used, however many there are.
+    pub fn no_subset(mut self) -> Self {
+        self.subset = None;
         self
     }
 

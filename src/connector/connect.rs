@@ -101,7 +101,10 @@ impl Connector {
             .credentials
             .map(|it| TokenHolder::new(it, tasks.clone()));
         let dialer = Arc::clone(&context.dialer);
-        let directory = Directory::start(self.source.into_discover(), self.balance, context, rules);
+        let needs_all = self.balance.needs_all();
+        let subset = self.subset.filter(|it| it.is_asked_for() || !needs_all);
+        let source = self.source.into_discover();
+        let directory = Directory::start(source, self.balance, subset.as_ref(), context, rules);
         if let Some(check) = self.health_check {
             let means = probe::Means::new(check, token.clone(), dialer, tasks.clone());
             tasks.spawn(probe::watch_over(Arc::clone(&directory), means));
@@ -131,7 +134,7 @@ impl Connector {
         if let Source::Fixed(endpoints) = &self.source {
             for endpoint in endpoints {
                 let key = endpoint.key()?;
-                tls.validate(&key.address, &key.security, tasks)?;
+                tls.validate(key.address(), key.security(), tasks)?;
             }
         }
         Ok(tls)
@@ -153,6 +156,9 @@ impl Connector {
             #[cfg(feature = "consul")]
             Source::Consul(consul) => consul.validate()?,
             Source::Discover(source) => source.outage().validate("outage")?,
+        }
+        if let Some(subset) = &self.subset {
+            subset.validate()?;
         }
         self.validate_retry()?;
         if let Some(credentials) = &self.credentials {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::discover::{Empty, Outage};
-use crate::endpoint::{Endpoint, Key};
+use crate::endpoint::Key;
 use crate::time::Instant;
 
 /// What is believed, under the rules of an [`Outage`].
@@ -20,11 +20,10 @@ pub(super) struct Belief {
     held: Vec<Entry>,
 }
 
-/// An endpoint, with the key that it was checked to have.
+/// An endpoint that is used.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: Key,
-    pub(super) endpoint: Endpoint,
     /// When it leaves.
     pub(super) until: Option<Instant>,
     /// It was missing from an answer without any active endpoint, so it stays whether or not it is connected.
@@ -86,7 +85,7 @@ impl Belief {
     pub(super) fn learn(
         &mut self,
         now: Instant,
-        answer: Vec<(Key, Endpoint)>,
+        answer: Vec<Key>,
         certain: bool,
         is_ready: impl Fn(&Key) -> bool,
     ) -> Verdict {
@@ -190,24 +189,27 @@ impl Belief {
         listed.chain(self.held.iter().map(|it| (it, false)))
     }
 
+    /// How many those are.
+    pub(super) fn len(&self) -> usize {
+        self.listed.len() + self.held.len()
+    }
+
     /// Whether this is the last answer once more, to the letter, and had endpoints.
-    pub(super) fn is_unchanged(&self, answer: &[(Key, Endpoint)]) -> bool {
-        let listed = self.listed.iter().map(|it| (&it.key, &it.endpoint));
-        self.listed.iter().any(Entry::is_active)
-            && listed.eq(answer.iter().map(|(key, endpoint)| (key, endpoint)))
+    pub(super) fn is_unchanged(&self, answer: &[Key]) -> bool {
+        let listed = self.listed.iter().map(|it| it.key.endpoint());
+        self.listed.iter().any(Entry::is_active) && listed.eq(answer.iter().map(Key::endpoint))
     }
 }
 
 impl Entry {
-    fn is_active(&self) -> bool {
-        self.endpoint.weight_or_default() > 0
+    pub(super) fn is_active(&self) -> bool {
+        self.key.endpoint().weight_or_default() > 0
     }
 }
 
-fn entry((key, endpoint): (Key, Endpoint)) -> Entry {
+fn entry(key: Key) -> Entry {
     Entry {
         key,
-        endpoint,
         until: None,
         regardless: false,
     }

@@ -31,7 +31,7 @@ impl Writer {
             health.swept(now, is_outlier);
         }
         if !found.is_empty() {
-            self.publish();
+            self.review();
         }
     }
 }

@@ -48,7 +48,7 @@ impl Writer {
             }
         });
         let turns = self.known.values().filter_map(|it| it.health.next());
-        self.turning = turns.min();
+        self.turning = turns.chain(self.selection.next()).min();
         let rest = start.elapsed() * REST;
         self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
     }

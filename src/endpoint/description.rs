@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::str::FromStr;
-use std::sync::Arc;
-
-use http::uri::Authority;
+use std::sync::{Arc, LazyLock};
 
 use crate::address::{Address, InvalidAddress};
-use crate::error::Error;
 use crate::transport::dial::UnixOptions;
 use crate::transport::security::Wanted;
 
@@ -28,28 +24,26 @@ use crate::transport::security::Wanted;
 ///
 /// A wrong address is reported where the endpoint is used: by the connector's `connect`, or as one
 /// rejected entry of a discovery answer. Parse an [`Address`] first to learn of it earlier.
+///
+/// A clone shares the description with the original.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    address: Result<Address, InvalidAddress>,
+pub struct Endpoint(Arc<Description>);
+
+/// Kept once, however many sets, sources and snapshots have it: there may be tens of thousands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Description {
+    pub(super) address: Result<Address, InvalidAddress>,
     weight: Option<u32>,
-    authority: Option<String>,
+    pub(super) authority: Option<Box<str>>,
     metadata: Arc<BTreeMap<String, String>>,
-    security: Wanted,
-    health_service: Option<String>,
-    unix: Option<UnixOptions>,
-    peer_pid: Option<u32>,
+    pub(super) security: Wanted,
+    health_service: Option<Box<str>>,
+    pub(super) unix: Option<Box<UnixOptions>>,
+    pub(super) peer_pid: Option<u32>,
 }
 
-/// What tells endpoints apart: a new key is a new endpoint, with connections of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    pub(crate) address: Address,
-    pub(crate) authority: Authority,
-    pub(crate) security: Wanted,
-    pub(crate) unix: Option<UnixOptions>,
-    /// The process that must be at the other end of a Unix socket, beside what the options ask for.
-    pub(crate) peer_pid: Option<u32>,
-}
+/// The metadata of endpoints that have none.
+static NO_FACTS: LazyLock<Arc<BTreeMap<String, String>>> = LazyLock::new(Arc::default);
 
 impl Endpoint {
     /// A TCP server: `host:port`, with a name, an IPv4 address or an IPv6 address in brackets. Names are
@@ -72,32 +66,40 @@ impl Endpoint {
     pub fn uri(text: impl AsRef<str>) -> Self {
         #[cfg(feature = "__tls")]
         if let Some(address) = Address::parse_https(text.as_ref()) {
-            return Self {
-                security: Wanted::Encrypted,
-                ..Self::new(address)
-            };
+            let mut endpoint = Self::new(address);
+            endpoint.description().security = Wanted::Encrypted;
+            return endpoint;
         }
         Self::new(Address::parse(text.as_ref()))
     }
 
     fn new(address: Result<Address, InvalidAddress>) -> Self {
-        Self {
+        Self(Arc::new(Description {
             address,
             weight: None,
             authority: None,
-            metadata: Arc::default(),
+            metadata: Arc::clone(&NO_FACTS),
             security: Wanted::default(),
             health_service: None,
             unix: None,
             peer_pid: None,
-        }
+        }))
+    }
+
+    /// To be changed: its own from here on.
+    fn description(&mut self) -> &mut Description {
+        Arc::make_mut(&mut self.0)
+    }
+
+    pub(super) fn described(&self) -> &Description {
+        &self.0
     }
 
     /// Its share of the calls, relative to the other weights. Default 1. 0 drains it: its running calls
     /// finish, and it gets no new ones.
     #[must_use]
     pub fn weight(mut self, weight: u32) -> Self {
-        self.weight = Some(weight);
+        self.description().weight = Some(weight);
         self
     }
 
@@ -105,7 +107,7 @@ impl Endpoint {
     #[cfg(feature = "__tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::transport::tls::Tls) -> Self {
-        self.security = Wanted::Own(tls);
+        self.description().security = Wanted::Own(tls);
         self
     }
 
@@ -113,7 +115,7 @@ impl Endpoint {
     /// ask for. Without effect on TCP servers.
     #[must_use]
     pub fn peer_pid(mut self, pid: u32) -> Self {
-        self.peer_pid = Some(pid);
+        self.description().peer_pid = Some(pid);
         self
     }
 
@@ -121,21 +123,21 @@ impl Endpoint {
     /// effect on a TCP server.
     #[must_use]
     pub fn unix_options(mut self, options: UnixOptions) -> Self {
-        self.unix = Some(options);
+        self.description().unix = Some(Box::new(options));
         self
     }
 
     /// The `:authority` of requests to it. Default: `host:port`, or `localhost` for Unix sockets.
     #[must_use]
     pub fn authority(mut self, authority: impl Into<String>) -> Self {
-        self.authority = Some(authority.into());
+        self.description().authority = Some(authority.into().into());
         self
     }
 
     /// A fact about it, for policies and status: `zone`, `version`, ….
     #[must_use]
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
+        Arc::make_mut(&mut self.description().metadata).insert(key.into(), value.into());
         self
     }
 
@@ -144,14 +146,14 @@ impl Endpoint {
     /// It tells no endpoints apart: a new name replaces the old one, and connections stay.
     #[must_use]
     pub fn health_service(mut self, name: impl Into<String>) -> Self {
-        self.health_service = Some(name.into());
+        self.description().health_service = Some(name.into().into());
         self
     }
 
     /// The name that was given to [`health_service`](Self::health_service).
     #[must_use]
     pub fn health_service_name(&self) -> Option<&str> {
-        self.health_service.as_deref()
+        self.0.health_service.as_deref()
     }
 
     /// Its address.
@@ -160,50 +162,19 @@ impl Endpoint {
     ///
     /// If the text it was made from is not one.
     pub fn address(&self) -> Result<&Address, &InvalidAddress> {
-        self.address.as_ref()
+        self.0.address.as_ref()
     }
 
     pub(crate) fn facts(&self) -> &Arc<BTreeMap<String, String>> {
-        &self.metadata
+        &self.0.metadata
     }
 
     pub(crate) fn weight_or_default(&self) -> u32 {
-        self.weight.unwrap_or(1)
+        self.0.weight.unwrap_or(1)
     }
 
     pub(crate) fn has_weight(&self) -> bool {
-        self.weight.is_some()
-    }
-
-    /// # Errors
-    ///
-    /// A configuration error if the address, the authority or the Unix options are wrong.
-    pub(crate) fn key(&self) -> Result<Key, Error> {
-        let address = self
-            .address
-            .clone()
-            .map_err(|problem| Error::config("endpoint", problem.to_string()).because(problem))?;
-        if let Some(Err((field, problem))) = self.unix.as_ref().map(UnixOptions::validate) {
-            return Err(Error::config(&format!("endpoint.unix.{field}"), problem));
-        }
-        let text = match &self.authority {
-            Some(text) => text.clone(),
-            None => address.authority(),
-        };
-        match Authority::from_str(&text) {
-            Ok(authority) if !text.contains('@') => Ok(Key {
-                unix: self.unix.clone().filter(|_| address.is_unix()),
-                peer_pid: self.peer_pid.filter(|_| address.is_unix()),
-                address,
-                authority,
-                security: self.security.clone(),
-            }),
-            _ => {
-                let problem =
-                    format!("{address}: the authority must be a host name, with or without a port");
-                Err(Error::config("endpoint.authority", problem))
-            }
-        }
+        self.0.weight.is_some()
     }
 }
 
@@ -221,7 +192,7 @@ impl From<Address> for Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.address {
+        match &self.0.address {
             Ok(address) => address.fmt(f),
             Err(_) => f.write_str("(invalid address)"),
         }

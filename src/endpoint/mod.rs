@@ -6,11 +6,12 @@
 
 mod description;
 mod health;
+mod key;
 mod set;
 mod subchannel;
 
 pub use description::Endpoint;
-pub(crate) use description::Key;
 pub(crate) use health::Trial;
+pub(crate) use key::Key;
 pub(crate) use set::{Blocked, Choice, EndpointSet, Member};
 pub(crate) use subchannel::Subchannel;

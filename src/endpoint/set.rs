@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::balance::{Candidate, Picker, Policy};
 use crate::error::Stage;
-use crate::health::{Admission, EjectionLimits, Fate, Standing, admit};
+use crate::health::{Admission, EjectionLimits, Fate, admit};
 use crate::pool::State;
 use crate::time::Instant;
 
@@ -21,7 +21,7 @@ pub(crate) struct EndpointSet {
     /// Grows with each set.
     pub(crate) version: u64,
     pub(crate) members: Arc<[Member]>,
-    /// What becomes of each member, and whether so many are sick that all get calls.
+    /// What becomes of each member that is used, in their order, and whether so many are sick that all get calls.
     pub(crate) admission: Admission,
     /// Those that get calls; the picker's indexes are into this.
     eligible: Vec<Eligible>,
@@ -41,7 +41,7 @@ struct Eligible {
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) endpoint: Endpoint,
-    /// `None` while its weight is 0.
+    /// `None` while it is not used: its weight is 0, or it is outside of the subset.
     pub(crate) subchannel: Option<Arc<Subchannel>>,
     /// Whether discovery's last answer lists it.
     pub(crate) listed: bool,
@@ -83,23 +83,22 @@ impl EndpointSet {
         limits: &EjectionLimits,
     ) -> Self {
         let now = Instant::now();
-        let standings: Vec<_> = members.iter().map(|it| it.standing(now)).collect();
+        let used: Vec<_> = members.iter().filter_map(Member::used).collect();
+        let standings: Vec<_> = used.iter().map(|(_, it)| it.standing(now)).collect();
         let admission = admit(&standings, limits);
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         let mut unavailable = Vec::new();
         let mut connecting = false;
-        for ((member, fate), standing) in members.iter().zip(&admission.fates).zip(&standings) {
-            let Some(subchannel) = &member.subchannel else {
-                continue;
-            };
+        let fates = admission.fates.iter().zip(&standings);
+        for ((endpoint, subchannel), (fate, standing)) in used.iter().zip(fates) {
             let name = &subchannel.name;
             subchannel
                 .health
                 .decided(name, now, *fate, standing.observed);
-            let weight = member.endpoint.weight_or_default();
+            let weight = endpoint.weight_or_default();
             let candidate = Candidate::new(subchannel.identity, weight)
-                .with_metadata(Arc::clone(member.endpoint.facts()))
+                .with_metadata(Arc::clone(endpoint.facts()))
                 .with_load(Arc::clone(&subchannel.load));
             let share = match fate {
                 Fate::In(share) | Fate::Tolerated(share) => *share,
@@ -122,7 +121,7 @@ impl EndpointSet {
             Blocked::Wait
         } else if members.is_empty() {
             Blocked::Fail(Some("no endpoint is known".into()))
-        } else if members.iter().all(|member| member.subchannel.is_none()) {
+        } else if used.is_empty() {
             Blocked::Fail(Some("all endpoints are drained (weight 0)".into()))
         } else {
             Blocked::Fail(None)
@@ -215,21 +214,7 @@ impl EndpointSet {
 }
 
 impl Member {
-    /// What is said of it.
-    fn standing(&self, now: Instant) -> Standing {
-        match &self.subchannel {
-            Some(subchannel) => {
-                let state = subchannel.pool.state();
-                let connected = matches!(state, State::Ready | State::Idle);
-                let standing = subchannel.health.standing(now, connected);
-                match state {
-                    // Nobody can be asked there, so that probes would keep it from the call that gets it a connection for
-                    // ever. That call waits for it, and then for what the probes say.
-                    State::Idle => standing.without_probes(),
-                    _ => standing,
-                }
-            }
-            None => Standing::DRAINED,
-        }
+    fn used(&self) -> Option<(&Endpoint, &Arc<Subchannel>)> {
+        Some((&self.endpoint, self.subchannel.as_ref()?))
     }
 }

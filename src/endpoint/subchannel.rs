@@ -1,16 +1,16 @@
 //! A connected endpoint. gRPC's word for it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
 
 use crate::balance::Load;
 use crate::classify::{Bearing, Outcome};
-use crate::health::Rules;
+use crate::health::{Rules, Standing};
 use crate::pool::{Pool, PoolContext, State};
+use crate::time::Instant;
 
-use super::description::Key;
+use super::Key;
 use super::health::{EndpointHealth, Recorded};
 
 /// One endpoint's pool and health. It outlives the sets it is in, and keeps its connections while its key
@@ -33,23 +33,22 @@ pub(crate) struct Subchannel {
 
 impl Subchannel {
     pub(crate) fn start(key: &Key, context: &PoolContext, rules: &Arc<Rules>) -> Arc<Self> {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
+        let address = key.address();
         let security = context
             .tls
-            .security(&key.address, &key.security, &context.tasks);
-        let unix = key.unix.as_ref().unwrap_or(&context.unix).clone();
-        let unix = match key.peer_pid {
+            .security(address, key.security(), &context.tasks);
+        let unix = key.unix().unwrap_or(&context.unix).clone();
+        let unix = match key.peer_pid() {
             Some(pid) => unix.peer_pid(pid),
             None => unix,
         };
         Arc::new(Self {
-            private: security.scheme() == Scheme::HTTPS || key.address.is_unix(),
+            private: security.scheme() == Scheme::HTTPS || address.is_unix(),
             scheme: security.scheme(),
-            identity: hasher.finish(),
-            name: key.address.to_string().into(),
-            authority: key.authority.clone(),
-            pool: Pool::start(key.address.clone(), &unix, security, context),
+            identity: key.identity(),
+            name: address.to_string().into(),
+            authority: key.authority(),
+            pool: Pool::start(address.clone(), &unix, security, context),
             health: EndpointHealth::new(Arc::clone(rules), Arc::clone(&context.flips)),
             load: Arc::default(),
         })
@@ -61,6 +60,31 @@ impl Subchannel {
             State::Connecting => true,
             State::Ready => self.health.is_pending(),
             _ => false,
+        }
+    }
+
+    /// What is said of it.
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        let state = self.pool.state();
+        let connected = matches!(state, State::Ready | State::Idle);
+        let standing = self.health.standing(now, connected);
+        match state {
+            // Nobody can be asked there, so that probes would keep it from the call that gets it a connection for ever.
+            // That call waits for it, and then for what the probes say.
+            State::Idle => standing.without_probes(),
+            _ => standing,
+        }
+    }
+
+    /// Whether it can't be connected to, or something speaks against it.
+    pub(crate) fn is_down(&self, now: Instant) -> bool {
+        match self.pool.state() {
+            State::TransientFailure | State::Shutdown => true,
+            State::Connecting => false,
+            State::Idle | State::Ready => {
+                let standing = self.standing(now);
+                standing.ill || standing.ejected.is_some()
+            }
         }
     }
 

@@ -86,16 +86,6 @@ fn spared(all: &[Standing], most: usize) -> Vec<usize> {
 }
 
 impl Standing {
-    /// One that has weight 0.
-    pub(crate) const DRAINED: Self = Self {
-        usable: false,
-        ill: false,
-        ejected: None,
-        trial: false,
-        share: 1.0,
-        observed: false,
-    };
-
     /// The same, if its probes had said nothing.
     pub(crate) fn without_probes(self) -> Self {
         Self {

@@ -118,7 +118,7 @@ fn follow(
     means: &Arc<Means>,
 ) -> Vec<Abortable<BoxFuture<'static, ()>>> {
     let mut begun = Vec::new();
-    let mut seen = HashSet::with_capacity(set.members.len());
+    let mut seen = HashSet::with_capacity(known.len());
     for member in set.members.iter() {
         let Some(subchannel) = &member.subchannel else {
             continue;

@@ -9,12 +9,12 @@ use crate::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn entry(name: u8) -> (Key, Endpoint) {
+fn entry(name: u8) -> Key {
     let endpoint = Endpoint::tcp(format!("10.0.0.{name}:1"));
-    (endpoint.key().unwrap(), endpoint)
+    endpoint.key().unwrap()
 }
 
-fn entries(names: &[u8]) -> Vec<(Key, Endpoint)> {
+fn entries(names: &[u8]) -> Vec<Key> {
     names.iter().copied().map(entry).collect()
 }
 
@@ -39,8 +39,8 @@ impl World {
         self.learn_all(entries(names), false)
     }
 
-    fn learn_all(&mut self, answer: Vec<(Key, Endpoint)>, certain: bool) -> Verdict {
-        let dead: Vec<_> = entries(&self.dead).into_iter().map(|it| it.0).collect();
+    fn learn_all(&mut self, answer: Vec<Key>, certain: bool) -> Verdict {
+        let dead = entries(&self.dead);
         self.belief
             .learn(self.now, answer, certain, |key| !dead.contains(key))
     }
@@ -48,13 +48,13 @@ impl World {
     /// The endpoints in use after that time.
     fn after(&mut self, time: Duration) -> Vec<u8> {
         self.now += time;
-        let dead: Vec<_> = entries(&self.dead).into_iter().map(|it| it.0).collect();
+        let dead = entries(&self.dead);
         self.belief.let_go(self.now, |key| !dead.contains(key));
         self.used()
     }
 
     fn used(&self) -> Vec<u8> {
-        let name = |key: &Key| (1..=9).find(|name| entry(*name).0 == *key).unwrap();
+        let name = |key: &Key| (1..=9).find(|name| entry(*name) == *key).unwrap();
         self.belief.all().map(|(it, _)| name(&it.key)).collect()
     }
 }
@@ -161,10 +161,10 @@ fn what_a_source_is_certain_of_is_believed() {
     assert_eq!(world.used(), [0_u8; 0]);
 }
 
-fn drained(names: &[u8]) -> impl Iterator<Item = (Key, Endpoint)> + '_ {
+fn drained(names: &[u8]) -> impl Iterator<Item = Key> + '_ {
     entries(names)
         .into_iter()
-        .map(|(key, it)| (key, it.weight(0)))
+        .map(|key| key.endpoint().clone().weight(0).key().unwrap())
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn an_answer_is_compared_to_the_letter() {
     assert!(!world.belief.is_unchanged(&entries(&[1])));
     let heavier: Vec<_> = entries(&[1, 2])
         .into_iter()
-        .map(|(key, it)| (key, it.weight(2)))
+        .map(|key| key.endpoint().clone().weight(2).key().unwrap())
         .collect();
     assert!(!world.belief.is_unchanged(&heavier));
     world.learn(&[]);
