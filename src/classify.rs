@@ -2,6 +2,8 @@
 
 mod pushback;
 
+use std::time::Duration;
+
 use h2::Reason;
 use http::{HeaderMap, HeaderName, StatusCode};
 use tonic::Code;
@@ -12,6 +14,8 @@ pub(crate) use pushback::Pushback;
 
 // Looking a name up by text parses it every time.
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+const PENALTY: Duration = Duration::from_secs(5);
 
 /// What one attempt led to. Made here only, and read by the retry decision and the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,15 +92,29 @@ impl Outcome {
         }
     }
 
+    /// The latency that the attempt stands for if it is a failure, unless it took longer: that of a fast failure would
+    /// be one to wish for. The codes are linkerd's, as is the penalty (`linkerd/load-biaser`, `linkerd/proxy/client-policy`):
+    /// 5 s, or as long as the server wants to be left alone.
+    pub(crate) fn penalty(self, bearing: Bearing) -> Option<Duration> {
+        let failed = matches!(bearing, Bearing::Fault | Bearing::Lost);
+        (failed || self.code == Code::ResourceExhausted).then_some(match self.pushback {
+            Some(Pushback::After(delay)) => delay,
+            Some(Pushback::Never) | None => PENALTY,
+        })
+    }
+
     /// The answer to a request that is not gRPC.
-    pub(crate) fn of_http(status: StatusCode) -> Self {
-        if status.is_server_error() {
-            Self {
-                code: Code::Unavailable,
-                ..Self::ANSWERED
-            }
-        } else {
-            Self::ANSWERED
+    pub(crate) fn of_http(status: StatusCode, headers: &HeaderMap) -> Self {
+        let code = match status {
+            // It protects itself.
+            StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+            status if status.is_server_error() => Code::Unavailable,
+            _ => return Self::ANSWERED,
+        };
+        Self {
+            code,
+            pushback: Pushback::of_http(status, headers),
+            ..Self::ANSWERED
         }
     }
 }
@@ -274,5 +292,48 @@ mod tests {
         );
         headers.insert("grpc-status", "abc".parse().unwrap());
         assert_eq!(Outcome::of_headers(&headers).unwrap().code, Code::Unknown);
+    }
+
+    #[test]
+    fn failures_of_the_endpoint_stand_for_a_long_latency() {
+        let outcome = |code, pushback| Outcome {
+            code,
+            pushback,
+            ..Outcome::ANSWERED
+        };
+        let penalty = |outcome: Outcome| outcome.penalty(outcome.bearing());
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for code in [Code::Ok, Code::NotFound, Code::Cancelled] {
+            assert_eq!(penalty(outcome(code, None)), None, "{code:?}");
+        }
+        for code in [Code::Unavailable, Code::Unknown, Code::ResourceExhausted] {
+            assert_eq!(penalty(outcome(code, None)), seconds(5), "{code:?}");
+            let never = outcome(code, Some(Pushback::Never));
+            assert_eq!(penalty(never), seconds(5), "{code:?}");
+            let after = Pushback::After(Duration::from_secs(60));
+            assert_eq!(penalty(outcome(code, Some(after))), seconds(60));
+        }
+        let late = outcome(Code::DeadlineExceeded, None);
+        assert_eq!(late.penalty(Bearing::Neutral), None, "of its caller's");
+    }
+
+    #[test]
+    fn http_says_how_long_to_stay_away_too() {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "7".parse().unwrap());
+        for (status, penalty) in [
+            (200, None),
+            (404, None),
+            (429, Some(7)),
+            (500, Some(5)),
+            (503, Some(7)),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let outcome = Outcome::of_http(status, &headers);
+            let expected = penalty.map(Duration::from_secs);
+            assert_eq!(outcome.penalty(outcome.bearing()), expected, "{status}");
+        }
+        let limited = Outcome::of_http(StatusCode::TOO_MANY_REQUESTS, &headers);
+        assert_eq!(limited.bearing(), Bearing::Neutral);
     }
 }

@@ -35,7 +35,8 @@ pub(crate) struct Directory {
     state: watch::Sender<State>,
     news: Mutex<News>,
     stop: CancellationToken,
-    made: Instant,
+    /// When the channel was made.
+    pub(crate) made: Instant,
     pub(crate) source: String,
     pub(crate) policy: Balance,
 }

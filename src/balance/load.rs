@@ -1,13 +1,18 @@
 //! What an endpoint is doing, as pickers see it.
 
+mod latency;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
+
+use latency::Latency;
 
 /// An endpoint's load. It stays with the endpoint through all sets; calls write it, pickers read it.
 #[derive(Debug, Default)]
 pub struct Load {
     in_flight: AtomicU32,
+    pending: AtomicU32,
     latency: Latency,
 }
 
@@ -23,10 +28,29 @@ impl Load {
         self.in_flight.load(Relaxed)
     }
 
+    /// Those of them to which the endpoint has not begun to answer: until the first message of the response, or its end. A
+    /// stream that stays open keeps nobody busy (linkerd's `PendingUntilFirstData`).
+    ///
+    /// Only counted where the policy [uses latency](super::Policy::uses_latency); elsewhere 0.
+    #[must_use]
+    pub fn pending(&self) -> u32 {
+        self.pending.load(Relaxed)
+    }
+
     /// One call more.
     pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight(Arc::clone(self))
+    }
+
+    /// One call more that is [pending](Self::pending).
+    pub(crate) fn begin_pending(&self) {
+        self.pending.fetch_add(1, Relaxed);
+    }
+
+    /// One less.
+    pub(crate) fn end_pending(&self) {
+        self.pending.fetch_sub(1, Relaxed);
     }
 
     pub(super) fn latency(&self) -> &Latency {
@@ -37,6 +61,20 @@ impl Load {
     pub(crate) fn answered(&self, took: Duration, now: Duration) {
         self.latency.observe(took, now);
     }
+
+    /// An attempt failed by the endpoint's fault after that long, which counts as `penalty` if that is longer: an endpoint
+    /// that fails fast must not draw calls (linkerd's load biaser). It counts as no less than what is known, either: a
+    /// server that asks for a retry at once, and fails again, would draw them, too.
+    pub(crate) fn failed(&self, took: Duration, penalty: Duration, now: Duration) {
+        self.latency.observe_failure(took.max(penalty), now);
+    }
+
+    /// Nobody waits any more for an answer that had not begun after that long: the caller gave up, or another attempt was
+    /// faster. It would have taken longer still; how long nobody knows. So it counts if that is longer than what is expected
+    /// of the endpoint: one that froze, and whose callers give up, would look idle and fast.
+    pub(crate) fn abandoned(&self, waited: Duration, now: Duration) {
+        self.latency.observe_bound(waited, now);
+    }
 }
 
 impl Drop for InFlight {
@@ -45,81 +83,9 @@ impl Drop for InFlight {
     }
 }
 
-/// A peak-sensitive moving average of latency: a longer one counts at once, a shorter one little by little.
-///
-/// One word, so that a reader never sees half an update: the estimate in units of 2⁻⁴ µs above, and the time of it in
-/// milliseconds below. 0: nothing was ever observed. Updates that meet may be lost; the next one comes soon.
-#[derive(Debug, Default)]
-pub(super) struct Latency(AtomicU64);
-
-/// How fast what was is forgotten: after this time e⁻¹ of it is left (Finagle, linkerd).
-const DECAY: Duration = Duration::from_secs(10);
-
-/// What is assumed of an endpoint that has not answered yet (linkerd).
-const DEFAULT: Duration = Duration::from_millis(30);
-
-/// Units of the estimate in a second.
-const UNITS: f64 = 16_000_000.0;
-
-impl Latency {
-    /// The estimate in seconds, decayed to `now`: an endpoint that nobody picks must not stay slow for ever.
-    pub(super) fn estimate(&self, now: Duration) -> f64 {
-        match self.read() {
-            None => DEFAULT.as_secs_f64(),
-            Some((estimate, at)) => estimate * decay(at, now),
-        }
-    }
-
-    fn observe(&self, took: Duration, now: Duration) {
-        let took = took.as_secs_f64();
-        let next = match self.read() {
-            Some((estimate, at)) if took < estimate => {
-                let kept = decay(at, now);
-                estimate * kept + took * (1.0 - kept)
-            }
-            _ => took,
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "`as` saturates, at four minutes"
-        )]
-        let units = (next * UNITS) as u32;
-        let stamp = u64::from(millis(now).max(1));
-        self.0.store(u64::from(units) << 32 | stamp, Relaxed);
-    }
-
-    /// The estimate, and the time of it in milliseconds.
-    fn read(&self) -> Option<(f64, u32)> {
-        let word = self.0.load(Relaxed);
-        let at = (word & u64::from(u32::MAX)) as u32;
-        let estimate = f64::from((word >> 32) as u32) / UNITS;
-        (at > 0).then_some((estimate, at))
-    }
-}
-
-/// What is left at `now` of what was observed at that time. Counts of milliseconds wrap after 49 days, and threads may come
-/// a little late with what they saw: what seems to be more than half of that away is not past.
-fn decay(at: u32, now: Duration) -> f64 {
-    let elapsed = millis(now).wrapping_sub(at);
-    let elapsed = if elapsed > u32::MAX / 2 { 0 } else { elapsed };
-    (-f64::from(elapsed) / 1000.0 / DECAY.as_secs_f64()).exp()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "wraps")]
-fn millis(now: Duration) -> u32 {
-    now.as_millis() as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    fn close(estimate: f64, millis: f64) -> bool {
-        (estimate * 1000.0 - millis).abs() < 0.01
-    }
 
     #[test]
     fn calls_count_until_they_are_dropped() {
@@ -133,42 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn a_peak_counts_at_once_and_wears_off() {
-        let latency = Latency::default();
-        assert!(close(latency.estimate(Duration::ZERO), 30.0));
-        latency.observe(2 * MS, MS);
-        assert!(close(latency.estimate(MS), 2.0), "the first one is it");
-        latency.observe(500 * MS, 2 * MS);
-        assert!(close(latency.estimate(2 * MS), 500.0));
-        latency.observe(2 * MS, 3 * MS);
-        assert!(latency.estimate(3 * MS) > 0.49, "the next does not hide it");
-        let later = 2 * MS + DECAY;
-        assert!((latency.estimate(later) * 1000.0 - 500.0 / 1_f64.exp()).abs() < 1.0);
-        assert!(latency.estimate(later + 20 * DECAY) < 1e-6);
-    }
-
-    #[test]
-    fn many_fast_answers_bring_it_down_with_time() {
-        let latency = Latency::default();
-        latency.observe(100 * MS, Duration::ZERO);
-        let mut now = Duration::ZERO;
-        for _ in 0..6_000 {
-            now += 10 * MS;
-            latency.observe(MS, now);
-        }
-        assert!(latency.estimate(now) < 0.002, "{}", latency.estimate(now));
-    }
-
-    #[test]
-    fn extremes_saturate() {
-        let latency = Latency::default();
-        // Shortly before the count of milliseconds wraps.
-        let now = Duration::from_millis(u64::from(u32::MAX) - 3);
-        latency.observe(Duration::MAX, now);
-        for now in [now, now + 5 * MS, now - 5 * MS] {
-            let estimate = latency.estimate(now);
-            assert!(estimate > 250.0 && estimate < 300.0, "{estimate}");
-        }
-        latency.observe(Duration::ZERO, Duration::MAX);
+    fn pending_calls_are_counted_apart() {
+        let load = Load::default();
+        load.begin_pending();
+        load.begin_pending();
+        load.end_pending();
+        assert_eq!((load.pending(), load.in_flight()), (1, 0));
     }
 }

@@ -9,10 +9,16 @@ use super::{Candidate, Picker, Policy};
 /// Of two random endpoints, picks the one that is likely to answer sooner: its latency of late, times one more than its
 /// calls in flight (Finagle's and linkerd's peak EWMA).
 ///
-/// Latency is the time to the beginning of the response. A longer one counts at once, and is forgotten with a decay of
-/// 10 s; an endpoint that has not answered yet is taken to need 30 ms. An attempt that fails by the endpoint's fault
-/// counts as 5 s, or it would look fast and draw more calls (linkerd's penalty). Weights are the chances to be
-/// drawn.
+/// Latency is the time from the sending of the request to the first message of the response, or to its end if it has none;
+/// until then a call counts as in flight here, and a stream that stays open does not (linkerd). A longer one counts at once,
+/// and is forgotten with a decay of 10 s; an endpoint that has not answered yet is taken to need 30 ms. Weights are
+/// the chances to be drawn.
+///
+/// An attempt that fails by the endpoint's fault, or with `RESOURCE_EXHAUSTED` or HTTP 429, counts as 5 s at least, or it
+/// would look fast and draw more calls (linkerd's penalty). Where the server says when to try again
+/// (`grpc-retry-pushback-ms`, `Retry-After` in seconds with HTTP 429 and 503) it counts as that long, up to 300 s, and no
+/// less than what is known of the endpoint. An attempt that its caller gave up, or that ran out of time, counts as the time
+/// that it waited if that is more than what was expected.
 ///
 /// | of ten endpoints, one ten times slower | its share |
 /// |---|---:|
@@ -21,7 +27,7 @@ use super::{Candidate, Picker, Policy};
 ///
 /// **Use it** where a slow server must not be felt: it is avoided from its first slow answer on, however few calls there
 /// are. **Not** for calls that wait for something to happen (long polling): their latency says nothing of the
-/// endpoint; nor for large streams, which count until their response begins.
+/// endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct PeakEwma {
     seed: Option<u64>,
@@ -71,7 +77,7 @@ impl Better for Expected {
 
 /// In seconds.
 fn cost(load: &Load, now: Duration) -> f64 {
-    load.latency().estimate(now) * f64::from(load.in_flight().saturating_add(1))
+    load.latency().estimate(now) * f64::from(load.pending().saturating_add(1))
 }
 
 #[cfg(test)]
@@ -102,11 +108,11 @@ mod tests {
         let picker = PeakEwma::with_seed(1).build(&candidates);
         assert!(picks(&*picker, 1_000).iter().all(|index| *index != 3));
         // Unless the others have that much more to do.
-        let _busy: Vec<_> = (0..10)
-            .flat_map(|_| loads.iter().enumerate())
-            .filter(|(index, _)| *index != 3)
-            .map(|(_, load)| load.begin())
-            .collect();
+        for (index, load) in (0..10).flat_map(|_| loads.iter().enumerate()) {
+            if index != 3 {
+                load.begin_pending();
+            }
+        }
         assert!(picks(&*picker, 1_000).contains(&3));
     }
 }

@@ -21,6 +21,7 @@ use crate::token::Held;
 use crate::transport::connection::Incoming;
 
 use super::call::Slot;
+use super::first_message::FirstMessage;
 use super::handle::Inner;
 use super::options::TimeLimit;
 use super::past::{Ended, Past, closed_under};
@@ -46,6 +47,8 @@ pin_project! {
 struct Running {
     incoming: Incoming,
     hold: Hold,
+    /// Until there is a message.
+    first: Option<FirstMessage>,
     /// What the call led to if the response does not say.
     unless_told: Outcome,
     token: Option<Arc<Held>>,
@@ -79,14 +82,22 @@ impl ResponseBody {
     pub(super) fn wrap(
         response: Response<Incoming>,
         hold: Hold,
+        first: Option<FirstMessage>,
         token: Option<Arc<Held>>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
         past: Past,
         inner: Arc<Inner>,
     ) -> Response<Self> {
-        let unless_told = Outcome::of_http(response.status());
+        let unless_told = Outcome::of_http(response.status(), response.headers());
         let has_ended = response.body().is_end_stream();
+        // There is none if a status ended the attempt.
+        let mut first = first;
+        if (has_ended || unless_told.code != Code::Ok)
+            && let Some(first) = first.take()
+        {
+            first.ended(unless_told, unless_told.bearing());
+        }
         if has_ended && Outcome::of_headers(response.headers()).is_none() {
             subchannel.record(unless_told, hold.connection_id());
         }
@@ -94,6 +105,7 @@ impl ResponseBody {
             let running = Running {
                 incoming,
                 hold,
+                first,
                 unless_told,
                 token,
                 inner,
@@ -149,12 +161,20 @@ impl Body for ResponseBody {
             outcome = Some(unless_told);
         }
         let mut closed = false;
+        if outcome.is_none_or(|it| it.code == Code::Ok)
+            && let Some(first) = running.first.take()
+        {
+            first.came();
+        }
         if let Some(outcome) = outcome {
             // A stream that is cut at its deadline has done what it could.
             let bearing = match limit {
                 Some(limit) if limit.is_behind(outcome.code) => Bearing::Neutral,
                 _ => outcome.bearing(),
             };
+            if let Some(first) = running.first.take() {
+                first.ended(outcome, bearing);
+            }
             let connection = running.hold.connection_id();
             this.subchannel.record_as(outcome, bearing, connection);
             closed = running.inner.tasks.is_cancelled();

@@ -11,7 +11,7 @@ use http::{Extensions, Request, Response};
 use tonic::Code;
 use tonic::body::Body;
 
-use crate::classify::{Bearing, Outcome};
+use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::retry::{AttemptFacts, Replay, Verdict, Withdrawal};
@@ -128,7 +128,9 @@ impl Call {
             };
             match result {
                 Ok(answer) => {
-                    let hold = Hold::Slot(answer.slot);
+                    let mut slot = answer.slot;
+                    let first = slot.first.take();
+                    let hold = Hold::Slot(slot);
                     let mut response = answer.response;
                     if !self.past.history.is_empty() {
                         let history = self.past.history.clone();
@@ -141,7 +143,7 @@ impl Call {
                     let (subchannel, token) = (answer.subchannel, self.token);
                     let (past, inner) = (self.past, self.inner);
                     Ok(ResponseBody::wrap(
-                        response, hold, token, limit, subchannel, past, inner,
+                        response, hold, first, token, limit, subchannel, past, inner,
                     ))
                 }
                 Err(error) => {
@@ -289,7 +291,7 @@ impl Call {
         self.sent = None;
         let mut waited = false;
         self.token = noting(&mut waited, pin!(self.inner.token(&self.head))).await?;
-        let (subchannel, slot) = noting(&mut waited, pin!(self.lease())).await?;
+        let (subchannel, mut slot) = noting(&mut waited, pin!(self.lease())).await?;
         self.inner.check_privacy(self.token.as_ref(), &subchannel)?;
         self.waiting = Waiting::ForResponse;
         self.sent = waited.then(Instant::now);
@@ -307,7 +309,9 @@ impl Call {
         let request = self.head.to_request(&subchannel, limit, previous, token)?;
         let tasks = &self.inner.tasks;
         let try_limit = self.inner.retry.of(self.head.path()).try_limit();
-        let timed = self.inner.times_calls.then(Instant::now);
+        if let Some(first) = &mut slot.first {
+            first.sent();
+        }
         let sent = {
             let exchange = pin!(slot.lease.connection().exchange(request, body, tasks));
             match try_limit {
@@ -322,15 +326,14 @@ impl Call {
             Ok(response) => trailers_only(response),
             Err(error) => Some(Outcome::of_error(error)),
         };
-        let faulty = outcome.is_some_and(|it| it.bearing() == Bearing::Fault);
-        if let Some(began) = timed {
-            self.inner.note_latency(&subchannel, began, faulty);
-        }
         if let Some(outcome) = outcome {
             let bearing = match limit {
                 Some(limit) if limit.is_behind(outcome.code) => self.blame_for_lateness(),
                 _ => outcome.bearing(),
             };
+            if let Some(first) = slot.first.take() {
+                first.ended(outcome, bearing);
+            }
             subchannel.record_as(outcome, bearing, slot.lease.connection_id());
             // Once each: resends have no other limit than the deadline.
             if !self.tried.contains(&subchannel.identity) {

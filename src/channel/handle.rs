@@ -26,6 +26,7 @@ use crate::transport::security::TlsSettings;
 
 use super::attempt::Head;
 use super::call::Call;
+use super::first_message::FirstMessage;
 use super::options::CallDefaults;
 use super::status::Counters;
 use super::{ChannelStats, ChannelStatus, PinnedChannel, ResponseBody};
@@ -104,14 +105,10 @@ impl Inner {
             .at(&subchannel.name))
     }
 
-    /// Tells the balancing policy how long the endpoint took to begin its answer. A failure that came quickly must not
-    /// look like a good answer (linkerd's penalty).
-    pub(super) fn note_latency(&self, subchannel: &Subchannel, began: Instant, faulty: bool) {
-        const PENALTY: Duration = Duration::from_secs(5);
-        let now = Instant::now();
-        let took = now.saturating_duration_since(began);
-        let took = if faulty { took.max(PENALTY) } else { took };
-        subchannel.load.answered(took, self.age(now));
+    /// Follows an attempt that is given to this endpoint to the first message of its response, if anybody wants to know.
+    pub(super) fn first_message(&self, subchannel: &Subchannel) -> Option<FirstMessage> {
+        let load = || Arc::clone(&subchannel.load);
+        (self.times_calls).then(|| FirstMessage::of(load(), true, self.directory.made))
     }
 
     /// The clock of budget and pickers.

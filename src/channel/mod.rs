@@ -1,6 +1,7 @@
 //! The channel: what users call, and the loop that repeats attempts.
 //!
 //! - [`Channel`] is the handle; `call` is the attempt loop, `attempt` one try of it.
+//! - `first_message` times the attempts, for policies that see latency.
 //! - [`ResponseBody`] holds the lease until the response has ended.
 //! - [`PinnedChannel`] keeps a sequence of calls on one connection.
 //! - [`ChannelStatus`] is a snapshot of everything.
@@ -8,6 +9,7 @@
 mod attempt;
 mod body;
 mod call;
+mod first_message;
 mod handle;
 mod options;
 mod past;

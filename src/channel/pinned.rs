@@ -23,6 +23,7 @@ use super::ResponseBody;
 use super::attempt::{Head, is_unauthorized, trailers_only};
 use super::body::Hold;
 use super::call::{Call, Slot};
+use super::first_message::FirstMessage;
 use super::handle::Inner;
 use super::options::TimeLimit;
 use super::past::{Ended, Past, closed_under};
@@ -51,12 +52,15 @@ struct Answer {
     response: Response<Incoming>,
     turn: OwnedSemaphorePermit,
     token: Option<Arc<Held>>,
+    first: Option<FirstMessage>,
 }
 
 impl PinnedChannel {
     pub(super) async fn lease(inner: Arc<Inner>) -> Result<Self, Error> {
         let call = Call::new(Arc::clone(&inner), Request::new(Body::empty()));
-        let (subchannel, slot) = call.lease_only().await?;
+        let (subchannel, mut slot) = call.lease_only().await?;
+        // Each call has its own.
+        slot.first = None;
         let turn = Arc::new(Semaphore::new(1));
         let pinned = Pinned {
             inner,
@@ -155,6 +159,7 @@ impl Pinned {
                     response,
                     turn,
                     token,
+                    first,
                 } = answer;
                 let subchannel = Arc::clone(&self.subchannel);
                 let inner = Arc::clone(&self.inner);
@@ -164,7 +169,7 @@ impl Pinned {
                     pinned: self,
                 };
                 Ok(ResponseBody::wrap(
-                    response, hold, token, limit, subchannel, past, inner,
+                    response, hold, first, token, limit, subchannel, past, inner,
                 ))
             }
             Err(error) => {
@@ -202,12 +207,26 @@ impl Pinned {
         let value = token.as_ref().map(|it| &it.value);
         let request = head.to_request(&self.subchannel, limit, 0, value)?;
         let connection = self.slot.lease.connection();
+        let mut first = self.inner.first_message(&self.subchannel);
+        if let Some(first) = &mut first {
+            first.sent();
+        }
         sent.get_or_init(Instant::now);
-        let response = connection.exchange(request, body, tasks).await?;
+        let result = connection.exchange(request, body, tasks).await;
+        let outcome = match &result {
+            Ok(response) => trailers_only(response),
+            Err(error) => Some(Outcome::of_error(error)),
+        };
+        if let Some(outcome) = outcome
+            && let Some(first) = first.take()
+        {
+            first.ended(outcome, outcome.bearing());
+        }
         Ok(Answer {
-            response,
+            response: result?,
             turn,
             token,
+            first,
         })
     }
 }

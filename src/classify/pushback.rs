@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode, header};
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const LONGEST: Duration = Duration::from_secs(300);
@@ -38,6 +38,18 @@ impl Pushback {
             Some(delay) if delay <= LONGEST => Self::After(delay),
             _ => Self::Never,
         })
+    }
+
+    /// Reads `Retry-After` where it says how long an overloaded server wants to be left alone (RFC 9110 §10.2.3, RFC 6585
+    /// §4): whole seconds, taken for 5 minutes if they are more. Dates are not read: clocks differ.
+    pub(crate) fn of_http(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+        let limited = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        );
+        let value = headers.get(header::RETRY_AFTER).filter(|_| limited)?;
+        let seconds = value.to_str().ok()?.parse().ok()?;
+        Some(Self::After(Duration::from_secs(seconds).min(LONGEST)))
     }
 }
 
@@ -77,5 +89,23 @@ mod tests {
             assert_eq!(pushback(&[value]), Some(Pushback::Never), "{value:?}");
         }
         assert_eq!(pushback(&[b"100", b"100"]), Some(Pushback::Never));
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds_where_it_means_load() {
+        let read = |status, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_str(value).unwrap());
+            Pushback::of_http(status, &headers)
+        };
+        let after = |seconds| Some(Pushback::After(Duration::from_secs(seconds)));
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(read(busy, "3"), after(3));
+        assert_eq!(read(StatusCode::TOO_MANY_REQUESTS, "86400"), after(300));
+        assert_eq!(read(StatusCode::MOVED_PERMANENTLY, "3"), None);
+        for value in ["", "-1", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(read(busy, value), None, "{value}");
+        }
+        assert_eq!(Pushback::of_http(busy, &HeaderMap::new()), None);
     }
 }

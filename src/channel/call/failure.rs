@@ -6,6 +6,7 @@ use tonic::Code;
 
 use crate::classify::{Bearing, Outcome};
 use crate::error::{Delivery, Error, Kind, Stage};
+use crate::time::Instant;
 
 use super::super::past::closed_under;
 use super::{Call, Waiting};
@@ -72,9 +73,10 @@ impl Call {
                 pushback: None,
             };
             let bearing = self.blame_for_lateness();
-            if self.inner.times_calls {
-                let faulty = bearing == Bearing::Fault;
-                self.inner.note_latency(endpoint, self.past.began(), faulty);
+            if let Some(penalty) = late.penalty(bearing).filter(|_| self.inner.times_calls) {
+                let now = Instant::now();
+                let had = now - self.sent.unwrap_or(self.past.began());
+                endpoint.load.failed(had, penalty, self.inner.age(now));
             }
             // Which connection it was does not matter: only losses are counted once for each.
             endpoint.record_as(late, bearing, 0);

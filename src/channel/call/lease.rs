@@ -9,6 +9,7 @@ use crate::endpoint::{Choice, Subchannel, Trial};
 use crate::error::{Error, Kind, Stage};
 use crate::pool::{Lease, LeaseError};
 
+use super::super::first_message::FirstMessage;
 use super::{Call, Waiting};
 
 /// The right to a stream, and to be the only call there if the endpoint has to prove itself.
@@ -17,6 +18,8 @@ pub(in crate::channel) struct Slot {
     /// It counts as in flight until it has ended, from the moment when it was given to the endpoint.
     pub(in crate::channel) _in_flight: InFlight,
     pub(in crate::channel) _trial: Option<Trial>,
+    /// Until the response has a message.
+    pub(in crate::channel) first: Option<FirstMessage>,
 }
 
 impl Call {
@@ -61,6 +64,7 @@ impl Call {
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
                     let in_flight = subchannel.load.begin();
+                    let first = self.inner.first_message(&subchannel);
                     match subchannel.pool.lease().await {
                         Ok(lease) => {
                             return Ok((
@@ -69,6 +73,7 @@ impl Call {
                                     lease,
                                     _in_flight: in_flight,
                                     _trial: trial,
+                                    first,
                                 },
                             ));
                         }
