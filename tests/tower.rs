@@ -88,7 +88,7 @@ async fn what_comes_at_once_is_one_answer_and_the_end_comes_last() {
     let name = |port: u16| format!("10.0.0.1:{port}");
     let inserts = (1..=3_000).map(|port| Ok(Change::Insert(port, Endpoint::tcp(name(port)))));
     let changes: Vec<_> = inserts.chain([Err("oh"), Ok(Change::Remove(1))]).collect();
-    let source = TowerDiscover::new("tower", tokio_stream::iter(changes));
+    let source = TowerDiscover::new("tower", futures_util::stream::iter(changes));
     let mut answers = Box::new(source).resolutions();
     let mut seen = Vec::new();
     while let Some(answer) = answers.next().await {
