@@ -164,6 +164,7 @@ impl Writer {
         let mut upkeep = tokio::time::interval_at(first, every);
         upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut samples = Ticks::new(self.rules.sample_interval());
+        let mut refreshes = Ticks::new(publish::refresh_interval(&self.directory.policy));
         let mut sweeps = Ticks::new(self.rules.sweep_interval());
         let stop = self.directory.stop.clone();
         let flips = Arc::clone(&self.context.flips);
@@ -189,6 +190,7 @@ impl Writer {
                     None => self.review(),
                 },
                 now = samples.next() => self.sample(now),
+                _ = refreshes.next() => self.refresh(),
                 now = sweeps.next() => self.sweep(now),
                 answer = next(&mut resolutions) => match answer {
                     // A source that always has an answer must not keep its thread from everybody else.

@@ -88,6 +88,7 @@
 //! | `aws-lc-rs` | | TLS with AWS-LC, alone or before ring |
 //! | `plugin` | | plugins of go-plugin's kind, beside one of the two above: `plugin`, `Endpoint::from_handshake` |
 //! | `native-roots` | | the system's trust roots, where none are named |
+//! | `tower` | | tower's balancers over channels, and its sources of endpoints below them: `TowerDiscover` |
 //! | `webpki-roots` | | Mozilla's trust roots, where none are named |
 //!
 //! `plugin` with `tls` alone can't talk to plugins that are written in Go and have certificates: their keys are on P-521,
@@ -131,6 +132,8 @@ pub use channel::{
     CallOptions, Channel, ChannelStats, ChannelStatus, EndpointStatus, PinnedChannel, ResponseBody,
 };
 pub use connector::Connector;
+#[cfg(feature = "tower")]
+pub use discover::TowerDiscover;
 #[cfg(feature = "consul")]
 pub use discover::{Consistency, Consul};
 pub use discover::{Discover, Outage, Resolution, Resolutions};

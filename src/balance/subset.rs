@@ -40,7 +40,8 @@ pub struct Subset {
     is_asked_for: bool,
 }
 
-/// What connecting to all costs a client is little up to here: 12 MiB, and 45 ms of CPU (`benches/peers`, `many`).
+/// What connecting to all costs a client is little up to here: 18 MiB of heap, and a tenth of a second until all sockets are
+/// open (`benches/peers`, `many`). Fewer would leave servers without calls where there are few clients.
 const SIZE: usize = 500;
 
 /// As long as slow start: a spare that has just got its share should keep it for a while.

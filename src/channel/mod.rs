@@ -15,6 +15,8 @@ mod options;
 mod past;
 mod pinned;
 mod status;
+#[cfg(feature = "tower")]
+mod tower;
 
 pub use body::ResponseBody;
 pub use handle::Channel;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::balance::Policy;
 use crate::endpoint::{Blocked, EndpointSet};
 use crate::time::Instant;
 
@@ -15,6 +16,15 @@ use super::{News, Writer};
 const REST: u32 = 4;
 /// Shorter rests are none: timers have this resolution.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
+
+/// Pickers are built anew no more often (the floor of gRPC's weighted round robin, gRFC A58).
+const SHORTEST_REFRESH: Duration = Duration::from_millis(100);
+
+/// How often that is.
+pub(super) fn refresh_interval(policy: &dyn Policy) -> Option<Duration> {
+    let interval = policy.refresh_interval()?;
+    Some(interval.max(SHORTEST_REFRESH))
+}
 
 impl Writer {
     /// Replaces the set by what is known now.
@@ -51,6 +61,21 @@ impl Writer {
         self.turning = turns.chain(self.selection.next()).min();
         let rest = start.elapsed() * REST;
         self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
+    }
+
+    /// Builds the picker anew, of endpoints that are the same. Calls that wait for another set are not woken.
+    pub(super) fn refresh(&mut self) {
+        let before = self.directory.set.load_full();
+        if !before.can_be_picked_from() {
+            return;
+        }
+        let (members, limits) = (Arc::clone(&self.members), &self.rules.limits);
+        let set = EndpointSet::build(before.version, members, &self.directory.policy, limits);
+        if set.admission == before.admission {
+            self.directory.set.store(Arc::new(set));
+        } else {
+            self.publish();
+        }
     }
 
     pub(super) fn set(&self, make: impl FnOnce(u64) -> EndpointSet) {

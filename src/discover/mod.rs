@@ -4,6 +4,8 @@
 pub(crate) mod consul;
 mod fixed;
 mod outage;
+#[cfg(feature = "tower")]
+mod tower;
 
 use std::error::Error as StdError;
 use std::fmt::Debug;
@@ -19,6 +21,8 @@ pub use consul::{Consistency, Consul};
 pub(crate) use fixed::Fixed;
 pub(crate) use outage::Empty;
 pub use outage::Outage;
+#[cfg(feature = "tower")]
+pub use tower::TowerDiscover;
 
 /// A source of endpoints: Consul, DNS, a file, a test.
 ///

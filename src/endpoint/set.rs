@@ -136,6 +136,18 @@ impl EndpointSet {
         }
     }
 
+    /// Calls that were given to the endpoints that are used, and have not ended.
+    #[cfg(feature = "tower")]
+    pub(crate) fn in_flight(&self) -> u32 {
+        let used = self.members.iter().filter_map(Member::used);
+        used.map(|(_, it)| it.load.in_flight()).sum()
+    }
+
+    /// Whether there is a picker.
+    pub(crate) fn can_be_picked_from(&self) -> bool {
+        self.picker.is_some()
+    }
+
     /// How the channel as a whole is connected (gRPC's aggregation rule).
     pub(crate) fn state(&self) -> State {
         let states = self.eligible.iter().map(|it| it.subchannel.pool.state());

@@ -3,7 +3,10 @@
 use crate::Failure;
 use crate::options::words;
 use crate::target::Target;
-use crate::variants::{Job, Variant, tonic};
+use crate::variants::{Job, Variant, tonic, trunkline};
+
+/// Trunkline's default.
+const SUBSET: usize = 500;
 
 words!(
     ManyClient {
@@ -15,7 +18,10 @@ words!(
         Channels = "channels",
         BalanceList = "balance-list",
         Ginepro = "ginepro",
+        /// With its defaults: a subset.
         Trunkline = "trunkline",
+        /// A connection to each.
+        TrunklineAll = "trunkline-all",
     }
 );
 
@@ -23,12 +29,21 @@ impl ManyClient {
     pub async fn connect<J: Job>(self, target: Target, job: J) -> Result<J::Output, Failure> {
         let variant = match self {
             Self::Channels => return Ok(job.run(tonic::in_turn(&target).await?).await),
+            Self::Trunkline => return Ok(job.run(trunkline::lazy(&target, false)?).await),
+            Self::TrunklineAll => return Ok(job.run(trunkline::lazy(&target, true)?).await),
             Self::H2 => Variant::H2,
             Self::Hyper => Variant::Hyper,
             Self::BalanceList => Variant::BalanceList,
             Self::Ginepro => Variant::Ginepro,
-            Self::Trunkline => Variant::Trunkline,
         };
         variant.connect(&target, job).await
+    }
+
+    /// How many of so many endpoints it connects to.
+    pub fn connects_to(self, endpoints: usize) -> usize {
+        match self {
+            Self::Trunkline => endpoints.min(SUBSET),
+            _ => endpoints,
+        }
     }
 }

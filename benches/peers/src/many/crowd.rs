@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use crate::variants::{Calls, Job};
-use crate::{Failure, process};
+use crate::{Failure, alloc, process};
 
 /// What is given up waiting for.
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
@@ -20,6 +20,8 @@ const CALLS: usize = 2;
 /// The state before there was a client.
 pub struct Crowd {
     endpoints: usize,
+    /// How many of them it connects to.
+    expected: usize,
     start: Instant,
     rss_kib: u64,
     files: usize,
@@ -28,19 +30,23 @@ pub struct Crowd {
 
 pub struct Figures {
     endpoints: usize,
+    expected: usize,
     first_call: Duration,
     connected: Duration,
     connections: usize,
     tasks: usize,
     /// KiB, without that before.
+    heap_kib: f64,
     idle_kib: u64,
     used_kib: u64,
 }
 
 impl Crowd {
-    pub fn new(endpoints: usize) -> Result<Self, Failure> {
+    pub fn new(endpoints: usize, expected: usize) -> Result<Self, Failure> {
+        alloc::count(true);
         Ok(Self {
             endpoints,
+            expected,
             start: Instant::now(),
             rss_kib: process::rss_kib()?,
             files: files()?,
@@ -64,7 +70,7 @@ impl Job for Crowd {
         client.call().await?;
         let first_call = self.start.elapsed();
         let mut connected = self.start.elapsed();
-        while self.connections()? < self.endpoints && connected < CONNECT_LIMIT {
+        while self.connections()? < self.expected && connected < CONNECT_LIMIT {
             // Counting thousands of files takes a while, and the client's only thread.
             let counting = self.start.elapsed() - connected;
             sleep(counting * 10 + Duration::from_millis(1)).await;
@@ -73,17 +79,20 @@ impl Job for Crowd {
         sleep(SETTLE).await;
         let connections = self.connections()?;
         let tasks = Handle::current().metrics().num_alive_tasks();
+        let heap_kib = alloc::held() as f64 / 1024.0;
         let idle_kib = self.rss_kib()?;
         for _ in 0..CALLS * self.endpoints {
             client.call().await?;
         }
         Ok(Figures {
             endpoints: self.endpoints,
+            expected: self.expected,
             first_call,
             connected,
             connections,
             // The one that runs this is no part of the client.
             tasks: tasks.saturating_sub(self.tasks + 1),
+            heap_kib,
             idle_kib,
             used_kib: self.rss_kib()?,
         })
@@ -98,9 +107,9 @@ fn files() -> Result<usize, Failure> {
 impl Figures {
     pub fn print_head() {
         println!(
-            "| client | first call after | all sockets open after | connections | tasks per endpoint | RSS per endpoint, idle | RSS per endpoint, after {CALLS} calls |"
+            "| client | first call after | all sockets open after | connections | tasks | heap per endpoint, idle | RSS per endpoint, idle | RSS per endpoint, after {CALLS} calls |"
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     }
 }
 
@@ -110,15 +119,16 @@ impl fmt::Display for Figures {
         let each = |sum: f64| sum / self.endpoints as f64;
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         write!(f, "{:.1} ms | ", ms(self.first_call))?;
-        match self.connections >= self.endpoints {
+        match self.connections >= self.expected {
             true => write!(f, "{:.0} ms | ", ms(self.connected))?,
             false => write!(f, "not in {} s | ", CONNECT_LIMIT.as_secs())?,
         }
         write!(
             f,
-            "{} | {:.2} | {:.1} KiB | {:.1} KiB",
+            "{} | {} | {:.2} KiB | {:.1} KiB | {:.1} KiB",
             self.connections,
-            each(self.tasks as f64),
+            self.tasks,
+            each(self.heap_kib),
             each(self.idle_kib as f64),
             each(self.used_kib as f64),
         )

@@ -91,7 +91,7 @@ pub fn client(options: &Options) -> Result<(), Failure> {
         .build()?;
     let target = Target::new(addresses(&options.at, *count)?, 100, 1);
     let figures = runtime.block_on(async {
-        let crowd = Crowd::new(*count)?;
+        let crowd = Crowd::new(*count, client.connects_to(*count))?;
         // On a worker, where users make their clients.
         tokio::spawn(client.connect(target, crowd)).await?
     })??;

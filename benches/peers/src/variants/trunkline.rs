@@ -28,6 +28,17 @@ pub async fn watchful(target: &Target, retry: Retry) -> Result<impl Calls + use<
     Ok(GrpcCalls::new(connector.connect().await?, target))
 }
 
+/// Under a generated client, without waiting for a connection. All endpoints are connected to, or as many as by default.
+pub fn lazy(target: &Target, all: bool) -> Result<impl Calls + use<>, Failure> {
+    let connector = connector(target);
+    let connector = if all {
+        connector.no_subset()
+    } else {
+        connector
+    };
+    Ok(GrpcCalls::new(connector.connect_lazy()?, target))
+}
+
 /// Raw requests.
 pub async fn raw(target: &Target) -> Result<impl Calls + use<>, Failure> {
     Ok(RawCalls {
