@@ -90,10 +90,6 @@ impl Policy for Balance {
         self.policy().needs_weights()
     }
 
-    fn needs_all(&self) -> bool {
-        self.policy().needs_all()
-    }
-
     fn refresh_interval(&self) -> Option<Duration> {
         self.policy().refresh_interval()
     }

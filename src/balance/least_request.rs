@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::load::Load;
 use super::two_choices::{self, Better, Seen};
 use super::{Candidate, Picker, Policy};
 
@@ -69,6 +68,7 @@ impl Better for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use super::super::load::Load;
     use std::sync::Arc;
 
     use super::super::distribution::{self, Picks, Shares, picks};

@@ -93,14 +93,6 @@ pub trait Policy: Send + Sync + Debug + 'static {
         false
     }
 
-    /// Whether the picker must know all endpoints: one that was left out would change what sticks. Only part of a large set
-    /// is used with other policies, if so configured.
-    ///
-    /// Default: `false`.
-    fn needs_all(&self) -> bool {
-        false
-    }
-
     /// How often the picker of a set that has not changed is built anew, for rules whose candidates change by time alone.
     /// Shorter intervals than 100 ms count as that.
     ///
