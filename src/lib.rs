@@ -138,6 +138,7 @@ pub use endpoint::Endpoint;
 pub use error::{Delivery, Error, Stage};
 pub use health::{
     Breaker, EjectionLimits, Health, HealthSource, HealthStatus, Influence, OutlierDetection,
+    SlowStart,
 };
 pub use history::{Attempt, History};
 pub use pool::{PoolOptions, State};

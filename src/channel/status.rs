@@ -56,6 +56,9 @@ pub struct EndpointStatus {
     pub leaves_in: Option<Duration>,
     /// Whether it gets calls, who decided that, and why.
     pub health: HealthStatus,
+    /// What it gets of the calls that are its due by weight and policy: 1 is all of them, 0 none. Less than 1 while it
+    /// starts ([`SlowStart`](crate::SlowStart)), or while a source of health has it get less.
+    pub share: f64,
     /// How it is connected.
     pub state: State,
     /// For how long it has been in that state.
@@ -190,6 +193,7 @@ impl EndpointStatus {
             listed: member.listed,
             leaves_in: member.until.map(|at| at.saturating_duration_since(now)),
             health: HealthStatus::disconnected("its weight is 0"),
+            share: fate.share(),
             state: State::Shutdown,
             for_how_long: Duration::ZERO,
             last_error: None,

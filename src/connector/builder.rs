@@ -10,7 +10,7 @@ use crate::balance::Balance;
 use crate::discover::Consul;
 use crate::discover::{Discover, Fixed, Resolution};
 use crate::endpoint::Endpoint;
-use crate::health::{Breaker, EjectionLimits, Influence, OutlierDetection};
+use crate::health::{Breaker, EjectionLimits, Influence, OutlierDetection, SlowStart};
 use crate::pool::PoolOptions;
 use crate::probe::HealthCheck;
 use crate::retry::{BudgetLimits, Retry};
@@ -54,6 +54,7 @@ pub struct Connector {
     pub(super) outliers: Option<OutlierDetection>,
     pub(super) discovery_influence: Influence,
     pub(super) limits: EjectionLimits,
+    pub(super) slow_start: Option<SlowStart>,
     pub(super) pool: PoolOptions,
     pub(super) http2: Http2Options,
     pub(super) keepalive: Keepalive,
@@ -150,6 +151,7 @@ impl Connector {
             outliers: None,
             discovery_influence: Influence::Hint,
             limits: EjectionLimits::new(),
+            slow_start: Some(SlowStart::new()),
             pool: PoolOptions::new(),
             http2: Http2Options::new(),
             keepalive: Keepalive::off(),
@@ -234,6 +236,18 @@ impl Connector {
     /// How many endpoints may be kept from calls, and when all get calls again. Default [`EjectionLimits::new`].
     pub fn ejection_limits(mut self, limits: EjectionLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// How endpoints that enter service come to their share of the calls. Default [`SlowStart::new`]: within 30 s.
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.slow_start = Some(slow_start);
+        self
+    }
+
+    /// Endpoints get their whole share as soon as they enter service.
+    pub fn no_slow_start(mut self) -> Self {
+        self.slow_start = None;
         self
     }
 

@@ -82,6 +82,7 @@ impl Connector {
             probes: self.health_check.as_ref().map(HealthCheck::thresholds),
             discovery: self.discovery_influence,
             limits: self.limits,
+            slow_start: self.slow_start,
         });
         let tls_of_channel = tls.clone();
         let context = PoolContext {
@@ -169,6 +170,9 @@ impl Connector {
         }
         self.discovery_influence.validate("discovery")?;
         self.limits.validate()?;
+        if let Some(slow_start) = &self.slow_start {
+            slow_start.validate()?;
+        }
         self.pool.validate()?;
         self.http2.validate()?;
         self.keepalive.validate()?;

@@ -38,8 +38,7 @@ impl Writer {
                 EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
             }
             (Some(_), _) => {
-                let limits = &self.rules.limits;
-                EndpointSet::build(version, members, &self.directory.policy, limits)
+                EndpointSet::build(version, members, &self.directory.policy, &self.rules)
             }
             (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
             (None, Some(error)) => {
@@ -48,7 +47,7 @@ impl Writer {
             }
         });
         let turns = self.known.values().filter_map(|it| it.health.next());
-        self.turning = turns.min();
+        self.turning = turns.chain(self.directory.set.load().turning).min();
         let rest = start.elapsed() * REST;
         self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
     }
@@ -57,7 +56,7 @@ impl Writer {
         let before = self.directory.set.load_full();
         let set = make(before.version + 1);
         let state = set.state();
-        let flipped = set.admission != before.admission;
+        let flipped = set.admission.differs(&before.admission);
         self.directory.set.store(Arc::new(set));
         self.directory.changed.notify_waiters();
         self.directory

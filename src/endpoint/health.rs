@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::classify::{Bearing, Outcome};
 use crate::error::Delivery;
 use crate::health::outlier::Seen;
-use crate::health::{Answer, Fate, HealthStatus, Machine, Rules, Standing, Totals};
+use crate::health::{Answer, Fate, HealthStatus, Machine, Rules, Service, Standing, Totals};
 use crate::lock::lock;
 use crate::time::Instant;
 
@@ -261,6 +261,11 @@ impl EndpointHealth {
     /// Discovery has answered.
     pub(crate) fn listed(&self, now: Instant, listed: bool) {
         lock(&self.machine).listed(now, listed);
+    }
+
+    /// Whether it is in service now.
+    pub(super) fn serves(&self, service: Service) {
+        lock(&self.machine).serves(service);
     }
 
     /// What was decided about the endpoint of that name. The log is told of each change.

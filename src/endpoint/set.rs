@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::balance::{Candidate, Picker, Policy};
 use crate::error::Stage;
-use crate::health::{Admission, EjectionLimits, Fate, Standing, admit};
+use crate::health::{Admission, Fate, Rules, Standing, admit};
 use crate::pool::State;
 use crate::time::Instant;
 
@@ -27,6 +27,8 @@ pub(crate) struct EndpointSet {
     eligible: Vec<Eligible>,
     picker: Option<Box<dyn Picker>>,
     blocked: Blocked,
+    /// When time alone changes what its endpoints get.
+    pub(crate) turning: Option<Instant>,
 }
 
 /// An endpoint that gets calls: ready, or idle and dialled on demand.
@@ -73,6 +75,7 @@ impl EndpointSet {
             eligible: Vec::new(),
             picker: None,
             blocked,
+            turning: None,
         }
     }
 
@@ -80,11 +83,23 @@ impl EndpointSet {
         version: u64,
         members: Arc<[Member]>,
         policy: &dyn Policy,
-        limits: &EjectionLimits,
+        rules: &Rules,
     ) -> Self {
         let now = Instant::now();
-        let standings: Vec<_> = members.iter().map(|it| it.standing(now)).collect();
-        let admission = admit(&standings, limits);
+        let mut standings: Vec<_> = members.iter().map(|it| it.standing(now)).collect();
+        let mut admission = admit(&standings, &rules.limits);
+        let turning = rules.slow_start.and_then(|rules| {
+            let before: Vec<_> = standings.iter().map(|it| it.service).collect();
+            let turning = rules.follow(now, &mut standings, &mut admission.fates);
+            for ((member, before), standing) in members.iter().zip(before).zip(&standings) {
+                if standing.service != before
+                    && let Some(subchannel) = &member.subchannel
+                {
+                    subchannel.health.serves(standing.service);
+                }
+            }
+            turning
+        });
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         let mut unavailable = Vec::new();
@@ -134,6 +149,7 @@ impl EndpointSet {
             eligible,
             picker,
             blocked,
+            turning,
         }
     }
 
@@ -222,6 +238,10 @@ impl Member {
                 let state = subchannel.pool.state();
                 let connected = matches!(state, State::Ready | State::Idle);
                 let standing = subchannel.health.standing(now, connected);
+                let standing = Standing {
+                    failing: state == State::TransientFailure,
+                    ..standing
+                };
                 match state {
                     // Nobody can be asked there, so that probes would keep it from the call that gets it a connection for
                     // ever. That call waits for it, and then for what the probes say.

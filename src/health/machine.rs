@@ -12,7 +12,7 @@ use super::outlier::Ejection;
 use super::probed::{Answer, Probed, Thresholds, Verdict};
 use super::report::{Health, HealthSource, HealthStatus};
 use super::window::{SAMPLES, Totals};
-use super::{Breaker, EjectionLimits, Influence, OutlierDetection};
+use super::{Breaker, EjectionLimits, Influence, OutlierDetection, Service, SlowStart};
 
 /// What a channel's endpoints are judged by. A source that is not there says nothing.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,7 @@ pub(crate) struct Rules {
     /// What it means that discovery no longer lists an endpoint.
     pub(crate) discovery: Influence,
     pub(crate) limits: EjectionLimits,
+    pub(crate) slow_start: Option<SlowStart>,
 }
 
 impl Rules {
@@ -52,6 +53,8 @@ pub(crate) struct Machine {
     ejection: Ejection,
     /// Since when discovery no longer lists it.
     unlisted: Option<Instant>,
+    /// Whether it is in service, as it was decided last.
+    service: Service,
     born: Instant,
 }
 
@@ -81,6 +84,7 @@ impl Machine {
             probed: Probed::new(now),
             ejection: Ejection::default(),
             unlisted: None,
+            service: Service::Out,
             born: now,
         }
     }
@@ -163,6 +167,11 @@ impl Machine {
         self.unlisted = (!listed).then(|| self.unlisted.unwrap_or(now));
     }
 
+    /// Whether it was in service until now was decided anew.
+    pub(crate) fn serves(&mut self, service: Service) {
+        self.service = service;
+    }
+
     /// What time has done.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
         // Not short-circuiting: each of them must move on.
@@ -192,6 +201,8 @@ impl Machine {
             ejected: None,
             trial: false,
             share: 1.0,
+            failing: false,
+            service: self.service,
             observed: false,
         };
         let mut trial = true;

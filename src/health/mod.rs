@@ -35,6 +35,7 @@
 //! | `outlier` | gRFC A50: who is far worse than the others |
 //! | `machine` | all of that for one endpoint |
 //! | `admission` | which endpoints of a set get calls |
+//! | `slow_start` | who has entered service lately, and gets less for a while |
 //! | `limits`, `breaker` | what users set |
 //! | `report` | what users see |
 
@@ -47,6 +48,7 @@ mod machine;
 pub(crate) mod outlier;
 mod probed;
 mod report;
+mod slow_start;
 mod window;
 
 pub(crate) use admission::{Admission, Fate, Standing, admit};
@@ -57,4 +59,6 @@ pub(crate) use machine::{Machine, Rules};
 pub use outlier::OutlierDetection;
 pub(crate) use probed::{Answer, Thresholds};
 pub use report::{Health, HealthSource, HealthStatus};
+pub(crate) use slow_start::Service;
+pub use slow_start::SlowStart;
 pub(crate) use window::Totals;
