@@ -65,8 +65,8 @@ pub(crate) enum Bearing {
 
 impl Outcome {
     /// The faults are linkerd's (`linkerd/app/core/src/classify.rs`): of a server's answers, those that say that the
-    /// server failed. `RESOURCE_EXHAUSTED` says that it protects itself; that is the retry policy's business. Work that
-    /// was never sent is the business of connecting.
+    /// server failed. `RESOURCE_EXHAUSTED` says that it protects itself: that is no fault, and it gets less. Work that was
+    /// never sent is the business of connecting.
     pub(crate) fn bearing(self) -> Bearing {
         match (self.delivery, self.code) {
             (_, Code::Ok) => Bearing::Good,
@@ -90,13 +90,14 @@ impl Outcome {
 
     /// The answer to a request that is not gRPC.
     pub(crate) fn of_http(status: StatusCode) -> Self {
-        if status.is_server_error() {
-            Self {
-                code: Code::Unavailable,
-                ..Self::ANSWERED
-            }
-        } else {
-            Self::ANSWERED
+        let code = match status {
+            StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+            _ if status.is_server_error() => Code::Unavailable,
+            _ => return Self::ANSWERED,
+        };
+        Self {
+            code,
+            ..Self::ANSWERED
         }
     }
 }
