@@ -66,6 +66,7 @@ pub struct Connector {
     pub(super) credentials: Option<Credentials>,
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: bool,
+    pub(super) fail_fast_after: Duration,
     pub(super) ready_timeout: Duration,
 }
 
@@ -163,6 +164,7 @@ impl Connector {
             credentials: None,
             timeout: Some(Duration::from_secs(30)),
             wait_for_ready: false,
+            fail_fast_after: Duration::from_secs(3),
             ready_timeout: Duration::from_secs(5),
         }
     }
@@ -323,6 +325,14 @@ impl Connector {
     /// `wait-for-ready.md`).
     pub fn wait_for_ready(mut self, yes: bool) -> Self {
         self.wait_for_ready = yes;
+        self
+    }
+
+    /// For how long calls that do not [wait for readiness](Self::wait_for_ready) wait while endpoints connect, or while
+    /// discovery has not answered. If there was no endpoint to be picked for that long, those that wait fail, and new ones
+    /// fail at once, with the reason, until there is one. Default 3 s, as linkerd's; more than 0, at most a year.
+    pub fn fail_fast_after(mut self, time: Duration) -> Self {
+        self.fail_fast_after = time;
         self
     }
 

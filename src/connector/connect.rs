@@ -120,6 +120,7 @@ impl Connector {
                     .timeout
                     .and_then(|timeout| HeaderValue::try_from(format_timeout(timeout)).ok()),
                 wait_for_ready: self.wait_for_ready,
+                fail_fast_after: self.fail_fast_after,
             },
         }))
     }
@@ -183,6 +184,7 @@ impl Connector {
             .validate()
             .map_err(|(field, problem)| Error::config(&format!("unix.{field}"), problem))?;
         time("ready_timeout", self.ready_timeout)?;
+        time("fail_fast_after", self.fail_fast_after)?;
         let Some(timeout) = self.timeout else {
             return Ok(());
         };

@@ -54,7 +54,7 @@ impl Writer {
 
     pub(super) fn set(&self, make: impl FnOnce(u64) -> EndpointSet) {
         let before = self.directory.set.load_full();
-        let set = make(before.version + 1);
+        let set = make(before.version + 1).after(&before);
         let state = set.state();
         let flipped = set.admission.differs(&before.admission);
         self.directory.set.store(Arc::new(set));

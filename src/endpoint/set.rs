@@ -27,6 +27,8 @@ pub(crate) struct EndpointSet {
     eligible: Vec<Eligible>,
     picker: Option<Box<dyn Picker>>,
     blocked: Blocked,
+    /// Since when nothing could be picked, from set to set.
+    pub(crate) blocked_since: Option<Instant>,
     /// When time alone changes what its endpoints get.
     pub(crate) turning: Option<Instant>,
 }
@@ -75,6 +77,7 @@ impl EndpointSet {
             eligible: Vec::new(),
             picker: None,
             blocked,
+            blocked_since: Some(Instant::now()),
             turning: None,
         }
     }
@@ -143,6 +146,7 @@ impl EndpointSet {
             Blocked::Fail(None)
         };
         Self {
+            blocked_since: picker.is_none().then_some(now),
             version,
             members,
             admission,
@@ -151,6 +155,14 @@ impl EndpointSet {
             blocked,
             turning,
         }
+    }
+
+    /// The same as the one that comes after `before`: what could not be picked then and can't be now could not in between.
+    pub(crate) fn after(mut self, before: &Self) -> Self {
+        if self.blocked_since.is_some() {
+            self.blocked_since = before.blocked_since.or(self.blocked_since);
+        }
+        self
     }
 
     /// How the channel as a whole is connected (gRPC's aggregation rule).
@@ -178,6 +190,7 @@ impl EndpointSet {
         match &self.blocked {
             Blocked::Fail(Some(reason)) => reason.to_string(),
             Blocked::Closed(why) => (*why).to_owned(),
+            Blocked::Wait if self.members.is_empty() => "discovery has not answered yet".to_owned(),
             _ => self.failures(),
         }
     }

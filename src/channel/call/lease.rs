@@ -8,6 +8,7 @@ use crate::balance::InFlight;
 use crate::endpoint::{Choice, Subchannel, Trial};
 use crate::error::{Error, Kind, Stage};
 use crate::pool::{Lease, LeaseError};
+use crate::time::Instant;
 
 use super::{Call, Waiting};
 
@@ -43,7 +44,7 @@ impl Call {
         let mut full = None;
         loop {
             self.waiting = Waiting::ForEndpoint;
-            let (version, choice) = {
+            let (version, blocked_since, choice) = {
                 let set = directory.set();
                 if set.version != unready_in {
                     unready.clear();
@@ -54,7 +55,8 @@ impl Call {
                     .pick_request(&self.extensions)
                     .with_attempt(self.past.attempts)
                     .at(self.inner.age(self.past.began()));
-                (set.version, set.pick(&request, &self.tried, &unready))
+                let choice = set.pick(&request, &self.tried, &unready);
+                (set.version, set.blocked_since, choice)
             };
             match (choice, full.take()) {
                 (Choice::Use(subchannel, trial), _) => {
@@ -91,9 +93,30 @@ impl Call {
                     self.last_error = Some(error);
                     directory.newer_than(version).await;
                 }
-                (Choice::Wait, _) => directory.newer_than(version).await,
+                (Choice::Wait, _) => self.wait_for_set(version, blocked_since).await?,
             }
         }
+    }
+
+    /// Waits until the set is newer than `version`; if nothing could be picked since that time, only for so long.
+    async fn wait_for_set(
+        &self,
+        version: u64,
+        blocked_since: Option<Instant>,
+    ) -> Result<(), Error> {
+        let directory = &self.inner.directory;
+        let newer = directory.newer_than(version);
+        let Some(since) = blocked_since.filter(|_| !self.settings.wait_for_ready) else {
+            newer.await;
+            return Ok(());
+        };
+        let limit = self.inner.defaults.fail_fast_after;
+        let waited = tokio::time::timeout_at(since + limit, newer).await;
+        waited.map_err(|_| {
+            let why = directory.set().why_not_ready();
+            let message = format!("no endpoint was ready for {limit:?}: {why}");
+            Error::new(Kind::NoEndpoint, Code::Unavailable, message).in_stage(Stage::Pick)
+        })
     }
 }
 
