@@ -128,7 +128,8 @@ pub mod bench;
 pub use address::{Address, Host, InvalidAddress, TcpAddress, UnixAddress, UnixName};
 pub use balance::{Balance, Candidate, Load, Pick, PickRequest, Picker, Policy};
 pub use channel::{
-    CallOptions, Channel, ChannelStats, ChannelStatus, EndpointStatus, PinnedChannel, ResponseBody,
+    CallOptions, Channel, ChannelStats, ChannelStatus, ConcurrencyLimits, EndpointStatus,
+    PinnedChannel, ResponseBody,
 };
 pub use connector::Connector;
 #[cfg(feature = "consul")]

@@ -10,13 +10,14 @@
 mod client;
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use client::calls::{endpoint, unary};
 use client::told::{Teller, Told};
 use support::leak::LeakCheck;
 use support::server::EchoServer;
 use support::wait::wait_until;
+use tokio::time::Instant;
 use trunkline::{Balance, Channel, Connector, Endpoint, SlowStart};
 
 const LIMIT: Duration = Duration::from_secs(20);

@@ -8,6 +8,7 @@
 mod attempt;
 mod body;
 mod call;
+mod concurrency;
 mod handle;
 mod options;
 mod past;
@@ -15,6 +16,8 @@ mod pinned;
 mod status;
 
 pub use body::ResponseBody;
+pub(crate) use concurrency::Concurrency;
+pub use concurrency::ConcurrencyLimits;
 pub use handle::Channel;
 pub(crate) use handle::Parts;
 pub(crate) use options::CallDefaults;

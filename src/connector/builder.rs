@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::Balance;
+use crate::channel::ConcurrencyLimits;
 #[cfg(feature = "consul")]
 use crate::discover::Consul;
 use crate::discover::{Discover, Fixed, Resolution};
@@ -55,6 +56,7 @@ pub struct Connector {
     pub(super) discovery_influence: Influence,
     pub(super) limits: EjectionLimits,
     pub(super) slow_start: Option<SlowStart>,
+    pub(super) concurrency: Option<ConcurrencyLimits>,
     pub(super) pool: PoolOptions,
     pub(super) http2: Http2Options,
     pub(super) keepalive: Keepalive,
@@ -153,6 +155,7 @@ impl Connector {
             discovery_influence: Influence::Hint,
             limits: EjectionLimits::new(),
             slow_start: Some(SlowStart::new()),
+            concurrency: None,
             pool: PoolOptions::new(),
             http2: Http2Options::new(),
             keepalive: Keepalive::off(),
@@ -250,6 +253,12 @@ impl Connector {
     /// Endpoints get their whole share as soon as they enter service.
     pub fn no_slow_start(mut self) -> Self {
         self.slow_start = None;
+        self
+    }
+
+    /// How many calls may be in flight at once. Default: no limit but the connections' streams.
+    pub fn concurrency(mut self, limits: ConcurrencyLimits) -> Self {
+        self.concurrency = Some(limits);
         self
     }
 

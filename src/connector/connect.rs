@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tonic::Code;
 
 use crate::balance::Policy as _;
-use crate::channel::{CallDefaults, Channel, Parts};
+use crate::channel::{CallDefaults, Channel, Concurrency, Parts};
 use crate::deadline::format_timeout;
 use crate::directory::Directory;
 use crate::endpoint::Endpoint;
@@ -122,6 +122,7 @@ impl Connector {
                 wait_for_ready: self.wait_for_ready,
                 fail_fast_after: self.fail_fast_after,
             },
+            concurrency: self.concurrency.map(Concurrency::new),
         }))
     }
 
@@ -173,6 +174,9 @@ impl Connector {
         self.limits.validate()?;
         if let Some(slow_start) = &self.slow_start {
             slow_start.validate()?;
+        }
+        if let Some(concurrency) = &self.concurrency {
+            concurrency.validate()?;
         }
         self.pool.validate()?;
         self.http2.validate()?;
