@@ -69,8 +69,8 @@ pub(crate) enum Bearing {
 
 impl Outcome {
     /// The faults are linkerd's (`linkerd/app/core/src/classify.rs`): of a server's answers, those that say that the
-    /// server failed. `RESOURCE_EXHAUSTED` says that it protects itself; that is the retry policy's business. Work that
-    /// was never sent is the business of connecting.
+    /// server failed. `RESOURCE_EXHAUSTED` says that it protects itself: that is no fault, and it gets less. Work that was
+    /// never sent is the business of connecting.
     pub(crate) fn bearing(self) -> Bearing {
         match (self.delivery, self.code) {
             (_, Code::Ok) => Bearing::Good,

@@ -129,7 +129,8 @@ pub mod bench;
 pub use address::{Address, Host, InvalidAddress, TcpAddress, UnixAddress, UnixName};
 pub use balance::{Balance, Candidate, Load, Pick, PickRequest, Picker, Policy, Subset};
 pub use channel::{
-    CallOptions, Channel, ChannelStats, ChannelStatus, EndpointStatus, PinnedChannel, ResponseBody,
+    CallOptions, Channel, ChannelStats, ChannelStatus, ConcurrencyLimits, EndpointStatus,
+    PinnedChannel, ResponseBody,
 };
 pub use connector::Connector;
 #[cfg(feature = "tower")]
@@ -141,6 +142,7 @@ pub use endpoint::Endpoint;
 pub use error::{Delivery, Error, Stage};
 pub use health::{
     Breaker, EjectionLimits, Health, HealthSource, HealthStatus, Influence, OutlierDetection,
+    SlowStart,
 };
 pub use history::{Attempt, History};
 pub use pool::{PoolOptions, State};

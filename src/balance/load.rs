@@ -53,6 +53,13 @@ impl Load {
         self.pending.fetch_sub(1, Relaxed);
     }
 
+    /// One call more, if there are fewer than `most`.
+    pub(crate) fn begin_below(self: &Arc<Self>, most: u32) -> Option<InFlight> {
+        let more = |calls| (calls < most).then_some(calls + 1);
+        let begun = self.in_flight.fetch_update(Relaxed, Relaxed, more);
+        begun.is_ok().then(|| InFlight(Arc::clone(self)))
+    }
+
     pub(super) fn latency(&self) -> &Latency {
         &self.latency
     }

@@ -60,6 +60,7 @@ pub(super) struct Call {
 #[derive(Clone, Copy, PartialEq)]
 enum Waiting {
     ForToken,
+    ForRoom,
     ForEndpoint,
     ForStream,
     ForResponse,

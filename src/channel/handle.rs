@@ -26,6 +26,7 @@ use crate::transport::security::TlsSettings;
 
 use super::attempt::Head;
 use super::call::Call;
+use super::concurrency::Concurrency;
 use super::first_message::FirstMessage;
 use super::options::CallDefaults;
 use super::status::Counters;
@@ -55,6 +56,7 @@ pub(crate) struct Parts {
     pub(crate) retry: Policies,
     pub(crate) budget: BudgetLimits,
     pub(crate) defaults: CallDefaults,
+    pub(crate) concurrency: Option<Arc<Concurrency>>,
 }
 
 /// Shared by the clones, and kept by running calls.
@@ -66,6 +68,7 @@ pub(super) struct Inner {
     pub(super) retry: Policies,
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
+    pub(super) concurrency: Option<Arc<Concurrency>>,
     pub(super) counters: Counters,
     /// The balancing policy looks at latencies.
     pub(super) times_calls: bool,
@@ -139,6 +142,7 @@ impl Channel {
                 retry: parts.retry,
                 budget,
                 defaults: parts.defaults,
+                concurrency: parts.concurrency,
                 counters: Counters::default(),
                 times_calls,
             }),

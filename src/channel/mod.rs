@@ -9,6 +9,7 @@
 mod attempt;
 mod body;
 mod call;
+mod concurrency;
 mod first_message;
 mod handle;
 mod options;
@@ -19,6 +20,8 @@ mod status;
 mod tower;
 
 pub use body::ResponseBody;
+pub(crate) use concurrency::Concurrency;
+pub use concurrency::ConcurrencyLimits;
 pub use handle::Channel;
 pub(crate) use handle::Parts;
 pub(crate) use options::CallDefaults;

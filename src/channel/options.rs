@@ -37,6 +37,8 @@ pub(crate) struct CallDefaults {
     /// `timeout` as a `grpc-timeout` header.
     pub(crate) timeout_header: Option<HeaderValue>,
     pub(crate) wait_for_ready: bool,
+    /// How long nothing may be fit to be picked before calls no longer wait for it.
+    pub(crate) fail_fast_after: Duration,
 }
 
 impl CallOptions {

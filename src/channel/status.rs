@@ -59,6 +59,9 @@ pub struct EndpointStatus {
     pub leaves_in: Option<Duration>,
     /// Whether it gets calls, who decided that, and why.
     pub health: HealthStatus,
+    /// What it gets of the calls that are its due by weight and policy: 1 is all of them, 0 none. Less than 1 while it
+    /// starts ([`SlowStart`](crate::SlowStart)), or while a source of health has it get less.
+    pub share: f64,
     /// How it is connected.
     pub state: State,
     /// For how long it has been in that state.
@@ -203,6 +206,7 @@ impl EndpointStatus {
                 true => "its weight is 0",
                 false => "it is outside of the subset that this channel uses",
             }),
+            share: 0.0,
             state: State::Shutdown,
             for_how_long: Duration::ZERO,
             last_error: None,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::{Balance, Subset};
+use crate::channel::ConcurrencyLimits;
 #[cfg(feature = "consul")]
 use crate::discover::Consul;
 use crate::discover::{Discover, Fixed, Resolution};
 use crate::endpoint::Endpoint;
-use crate::health::{Breaker, EjectionLimits, Influence, OutlierDetection};
+use crate::health::{Breaker, EjectionLimits, Influence, OutlierDetection, SlowStart};
 use crate::pool::PoolOptions;
 use crate::probe::HealthCheck;
 use crate::retry::{BudgetLimits, Retry};
@@ -55,6 +56,8 @@ pub struct Connector {
     pub(super) outliers: Option<OutlierDetection>,
     pub(super) discovery_influence: Influence,
     pub(super) limits: EjectionLimits,
+    pub(super) slow_start: Option<SlowStart>,
+    pub(super) concurrency: Option<ConcurrencyLimits>,
     pub(super) pool: PoolOptions,
     pub(super) http2: Http2Options,
     pub(super) keepalive: Keepalive,
@@ -66,6 +69,7 @@ pub struct Connector {
     pub(super) credentials: Option<Credentials>,
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: bool,
+    pub(super) fail_fast_after: Duration,
     pub(super) ready_timeout: Duration,
 }
 
@@ -152,6 +156,8 @@ impl Connector {
             outliers: None,
             discovery_influence: Influence::Hint,
             limits: EjectionLimits::new(),
+            slow_start: Some(SlowStart::new()),
+            concurrency: None,
             pool: PoolOptions::new(),
             http2: Http2Options::new(),
             keepalive: Keepalive::off(),
@@ -163,6 +169,7 @@ impl Connector {
             credentials: None,
             timeout: Some(Duration::from_secs(30)),
             wait_for_ready: false,
+            fail_fast_after: Duration::from_secs(3),
             ready_timeout: Duration::from_secs(5),
         }
     }
@@ -252,6 +259,24 @@ impl Connector {
         self
     }
 
+    /// How endpoints that enter service come to their share of the calls. Default [`SlowStart::new`]: within 30 s.
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.slow_start = Some(slow_start);
+        self
+    }
+
+    /// Endpoints get their whole share as soon as they enter service.
+    pub fn no_slow_start(mut self) -> Self {
+        self.slow_start = None;
+        self
+    }
+
+    /// How many calls may be in flight at once. Default: no limit but the connections' streams.
+    pub fn concurrency(mut self, limits: ConcurrencyLimits) -> Self {
+        self.concurrency = Some(limits);
+        self
+    }
+
     /// How many connections each endpoint gets, and how they are made.
     pub fn pool(mut self, pool: PoolOptions) -> Self {
         self.pool = pool;
@@ -324,6 +349,14 @@ impl Connector {
     /// `wait-for-ready.md`).
     pub fn wait_for_ready(mut self, yes: bool) -> Self {
         self.wait_for_ready = yes;
+        self
+    }
+
+    /// For how long calls that do not [wait for readiness](Self::wait_for_ready) wait while endpoints connect, or while
+    /// discovery has not answered. If there was no endpoint to be picked for that long, those that wait fail, and new ones
+    /// fail at once, with the reason, until there is one. Default 3 s, as linkerd's; more than 0, at most a year.
+    pub fn fail_fast_after(mut self, time: Duration) -> Self {
+        self.fail_fast_after = time;
         self
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tonic::Code;
 
 use crate::balance::Policy as _;
-use crate::channel::{CallDefaults, Channel, Parts};
+use crate::channel::{CallDefaults, Channel, Concurrency, Parts};
 use crate::deadline::format_timeout;
 use crate::directory::Directory;
 use crate::endpoint::Endpoint;
@@ -82,6 +82,7 @@ impl Connector {
             probes: self.health_check.as_ref().map(HealthCheck::thresholds),
             discovery: self.discovery_influence,
             limits: self.limits,
+            slow_start: self.slow_start,
         });
         let tls_of_channel = tls.clone();
         let context = PoolContext {
@@ -122,7 +123,9 @@ impl Connector {
                     .timeout
                     .and_then(|timeout| HeaderValue::try_from(format_timeout(timeout)).ok()),
                 wait_for_ready: self.wait_for_ready,
+                fail_fast_after: self.fail_fast_after,
             },
+            concurrency: self.concurrency.map(Concurrency::new),
         }))
     }
 
@@ -175,6 +178,12 @@ impl Connector {
         }
         self.discovery_influence.validate("discovery")?;
         self.limits.validate()?;
+        if let Some(slow_start) = &self.slow_start {
+            slow_start.validate()?;
+        }
+        if let Some(concurrency) = &self.concurrency {
+            concurrency.validate()?;
+        }
         self.pool.validate()?;
         self.http2.validate()?;
         self.keepalive.validate()?;
@@ -185,6 +194,7 @@ impl Connector {
             .validate()
             .map_err(|(field, problem)| Error::config(&format!("unix.{field}"), problem))?;
         time("ready_timeout", self.ready_timeout)?;
+        time("fail_fast_after", self.fail_fast_after)?;
         let Some(timeout) = self.timeout else {
             return Ok(());
         };

@@ -48,8 +48,7 @@ impl Writer {
                 EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
             }
             (Some(_), _) => {
-                let limits = &self.rules.limits;
-                EndpointSet::build(version, members, &self.directory.policy, limits)
+                EndpointSet::build(version, members, &self.directory.policy, &self.rules)
             }
             (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
             (None, Some(error)) => {
@@ -58,6 +57,7 @@ impl Writer {
             }
         });
         let turns = self.known.values().filter_map(|it| it.health.next());
+        let turns = turns.chain(self.directory.set.load().turning);
         self.turning = turns.chain(self.selection.next()).min();
         let rest = start.elapsed() * REST;
         self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
@@ -69,8 +69,9 @@ impl Writer {
         if !before.can_be_picked_from() {
             return;
         }
-        let (members, limits) = (Arc::clone(&self.members), &self.rules.limits);
-        let set = EndpointSet::build(before.version, members, &self.directory.policy, limits);
+        let members = Arc::clone(&self.members);
+        let policy = &self.directory.policy;
+        let set = EndpointSet::build(before.version, members, policy, &self.rules);
         if set.admission == before.admission {
             self.directory.set.store(Arc::new(set));
         } else {
@@ -80,9 +81,9 @@ impl Writer {
 
     pub(super) fn set(&self, make: impl FnOnce(u64) -> EndpointSet) {
         let before = self.directory.set.load_full();
-        let set = make(before.version + 1);
+        let set = make(before.version + 1).after(&before);
         let state = set.state();
-        let flipped = set.admission != before.admission;
+        let flipped = set.admission.differs(&before.admission);
         self.directory.set.store(Arc::new(set));
         self.directory.changed.notify_waiters();
         self.directory

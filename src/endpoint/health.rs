@@ -1,5 +1,7 @@
 //! What calls and probes tell of an endpoint, and what follows from it.
 
+mod trial;
+
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,9 +12,11 @@ use tonic::Code;
 use crate::classify::{Bearing, Outcome};
 use crate::error::Delivery;
 use crate::health::outlier::Seen;
-use crate::health::{Answer, Fate, HealthStatus, Machine, Rules, Standing, Totals};
+use crate::health::{Answer, Fate, HealthStatus, Machine, Rules, Service, Standing, Totals};
 use crate::lock::lock;
 use crate::time::Instant;
+
+pub(crate) use trial::Trial;
 
 /// One endpoint's counters and its [`Machine`]. A call that goes well adds to one counter and takes no lock.
 #[derive(Debug)]
@@ -22,6 +26,10 @@ pub(crate) struct EndpointHealth {
     faults: AtomicU64,
     /// Attempts that say nothing about it.
     neutral: AtomicU64,
+    /// Calls that it refused to protect itself.
+    refused: AtomicU64,
+    /// Refusals are looked at already.
+    weighed: AtomicBool,
     /// Faults since the last success.
     consecutive: AtomicU32,
     /// Faults in a row that open the breaker, if there is one.
@@ -45,16 +53,6 @@ pub(crate) struct EndpointHealth {
     machine: Mutex<Machine>,
     flips: Arc<Notify>,
 }
-
-/// The right to be the one call that an endpoint may prove itself with.
-#[derive(Debug)]
-pub(crate) struct Trial {
-    health: Arc<EndpointHealth>,
-    mark: u64,
-}
-
-/// A trial that takes longer than this no longer keeps others from trying: it may be a stream that lasts.
-const TRIAL_LIMIT: Duration = Duration::from_secs(10);
 
 /// For how long calls of connections that stood still may go on to end, after these were given up.
 const STALLED: Duration = Duration::from_secs(1);
@@ -86,6 +84,8 @@ impl EndpointHealth {
             failed: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             neutral: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            weighed: AtomicBool::new(false),
             consecutive: AtomicU32::new(0),
             patience: rules.patience(),
             stalled: AtomicU64::new(0),
@@ -130,6 +130,9 @@ impl EndpointHealth {
             Bearing::Lost | Bearing::Neutral => {
                 if outcome.delivery != Delivery::NotSent {
                     self.neutral.fetch_add(1, Ordering::Relaxed);
+                    if outcome.code == Code::ResourceExhausted {
+                        self.refused();
+                    }
                 }
                 Recorded::Quietly
             }
@@ -138,6 +141,21 @@ impl EndpointHealth {
 
     fn succeeded(&self) {
         self.change(|machine, now, totals| machine.success(now, totals));
+    }
+
+    /// The endpoint refused a call because it has too much to do.
+    fn refused(&self) {
+        let before = self.refused.fetch_add(1, Ordering::Relaxed);
+        // From the first one on, the counters are looked at by the clock.
+        if self.weighed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let before = Totals {
+            calls: self.all().saturating_sub(1),
+            faults: before,
+        };
+        lock(&self.machine).refused(Instant::now(), before);
+        self.flips.notify_one();
     }
 
     fn fault(&self, late: bool) -> Recorded {
@@ -250,6 +268,14 @@ impl EndpointHealth {
             self.attentive
                 .store(machine.awaits_success(), Ordering::Relaxed);
         }
+        if machine.weighs() {
+            let totals = Totals {
+                calls: self.all(),
+                faults: self.refused.load(Ordering::Relaxed),
+            };
+            machine.weigh(now, totals);
+            self.weighed.store(machine.weighs(), Ordering::Relaxed);
+        }
         machine.standing(connected)
     }
 
@@ -261,6 +287,11 @@ impl EndpointHealth {
     /// Discovery has answered.
     pub(crate) fn listed(&self, now: Instant, listed: bool) {
         lock(&self.machine).listed(now, listed);
+    }
+
+    /// Whether it is in service now.
+    pub(super) fn serves(&self, service: Service) {
+        lock(&self.machine).serves(service);
     }
 
     /// What was decided about the endpoint of that name. The log is told of each change.
@@ -329,25 +360,6 @@ impl EndpointHealth {
         lock(&self.machine).report(now, fate)
     }
 
-    /// The right to the one call, if nobody has it.
-    pub(super) fn begin_trial(self: &Arc<Self>) -> Option<Trial> {
-        let now = self.mark();
-        let before = self.trial.load(Ordering::Relaxed);
-        if before != 0 && now.saturating_sub(before) < millis(TRIAL_LIMIT) {
-            return None;
-        }
-        let taken = self
-            .trial
-            .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed);
-        taken.ok()?;
-        let trial = Trial {
-            health: Arc::clone(self),
-            mark: now,
-        };
-        // The set that the call picks from may be older than the end of the last trial.
-        lock(&self.machine).may_be_tried().then_some(trial)
-    }
-
     /// The time, as the atomics keep it.
     fn mark(&self) -> u64 {
         millis(self.born.elapsed()) + 1
@@ -358,9 +370,14 @@ impl EndpointHealth {
         let faults = self.faults.load(Ordering::Relaxed);
         let neutral = self.neutral.load(Ordering::Relaxed);
         Totals {
-            calls: (self.answered() + self.failed()).saturating_sub(neutral),
+            calls: self.all().saturating_sub(neutral),
             faults,
         }
+    }
+
+    /// Attempts that reached it.
+    fn all(&self) -> u64 {
+        self.answered() + self.failed()
     }
 
     pub(crate) fn answered(&self) -> u64 {
@@ -369,16 +386,6 @@ impl EndpointHealth {
 
     pub(crate) fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        // Unless another one has begun since, because this one took too long.
-        let _ =
-            self.health
-                .trial
-                .compare_exchange(self.mark, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

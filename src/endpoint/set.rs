@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::balance::{Candidate, Picker, Policy};
 use crate::error::Stage;
-use crate::health::{Admission, EjectionLimits, Fate, admit};
+use crate::health::{Admission, Fate, Rules, admit};
 use crate::pool::State;
 use crate::time::Instant;
 
@@ -27,6 +27,10 @@ pub(crate) struct EndpointSet {
     eligible: Vec<Eligible>,
     picker: Option<Box<dyn Picker>>,
     blocked: Blocked,
+    /// Since when nothing could be picked, from set to set.
+    pub(crate) blocked_since: Option<Instant>,
+    /// When time alone changes what its endpoints get.
+    pub(crate) turning: Option<Instant>,
 }
 
 /// An endpoint that gets calls: ready, or idle and dialled on demand.
@@ -73,6 +77,8 @@ impl EndpointSet {
             eligible: Vec::new(),
             picker: None,
             blocked,
+            blocked_since: Some(Instant::now()),
+            turning: None,
         }
     }
 
@@ -80,12 +86,22 @@ impl EndpointSet {
         version: u64,
         members: Arc<[Member]>,
         policy: &dyn Policy,
-        limits: &EjectionLimits,
+        rules: &Rules,
     ) -> Self {
         let now = Instant::now();
         let used: Vec<_> = members.iter().filter_map(Member::used).collect();
-        let standings: Vec<_> = used.iter().map(|(_, it)| it.standing(now)).collect();
-        let admission = admit(&standings, limits);
+        let mut standings: Vec<_> = used.iter().map(|(_, it)| it.standing(now)).collect();
+        let mut admission = admit(&standings, &rules.limits);
+        let turning = rules.slow_start.and_then(|rules| {
+            let before: Vec<_> = standings.iter().map(|it| it.service).collect();
+            let turning = rules.follow(now, &mut standings, &mut admission.fates);
+            for (((_, subchannel), before), standing) in used.iter().zip(before).zip(&standings) {
+                if standing.service != before {
+                    subchannel.health.serves(standing.service);
+                }
+            }
+            turning
+        });
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         let mut unavailable = Vec::new();
@@ -127,12 +143,14 @@ impl EndpointSet {
             Blocked::Fail(None)
         };
         Self {
+            blocked_since: picker.is_none().then_some(now),
             version,
             members,
             admission,
             eligible,
             picker,
             blocked,
+            turning,
         }
     }
 
@@ -146,6 +164,14 @@ impl EndpointSet {
     /// Whether there is a picker.
     pub(crate) fn can_be_picked_from(&self) -> bool {
         self.picker.is_some()
+    }
+
+    /// The same as the one that comes after `before`: what could not be picked then and can't be now could not in between.
+    pub(crate) fn after(mut self, before: &Self) -> Self {
+        if self.blocked_since.is_some() {
+            self.blocked_since = before.blocked_since.or(self.blocked_since);
+        }
+        self
     }
 
     /// How the channel as a whole is connected (gRPC's aggregation rule).
@@ -173,6 +199,7 @@ impl EndpointSet {
         match &self.blocked {
             Blocked::Fail(Some(reason)) => reason.to_string(),
             Blocked::Closed(why) => (*why).to_owned(),
+            Blocked::Wait if self.members.is_empty() => "discovery has not answered yet".to_owned(),
             _ => self.failures(),
         }
     }

@@ -67,7 +67,10 @@ impl Subchannel {
     pub(super) fn standing(&self, now: Instant) -> Standing {
         let state = self.pool.state();
         let connected = matches!(state, State::Ready | State::Idle);
-        let standing = self.health.standing(now, connected);
+        let standing = Standing {
+            failing: state == State::TransientFailure,
+            ..self.health.standing(now, connected)
+        };
         match state {
             // Nobody can be asked there, so that probes would keep it from the call that gets it a connection for ever.
             // That call waits for it, and then for what the probes say.

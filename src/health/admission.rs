@@ -2,7 +2,7 @@
 
 use crate::time::Instant;
 
-use super::EjectionLimits;
+use super::{EjectionLimits, Service};
 
 /// What is said of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +17,10 @@ pub(crate) struct Standing {
     pub(crate) trial: bool,
     /// What it gets of its share of the calls.
     pub(crate) share: f64,
+    /// It has no connection, and its dials fail.
+    pub(crate) failing: bool,
+    /// Whether it was in service until now.
+    pub(crate) service: Service,
     /// A source that is only observed speaks against it.
     pub(crate) observed: bool,
 }
@@ -34,6 +38,32 @@ pub(crate) enum Fate {
     In(f64),
     /// It gets calls although it should not: too many others are out.
     Tolerated(f64),
+}
+
+impl Fate {
+    /// What it gets of its share.
+    pub(crate) fn share(self) -> f64 {
+        match self {
+            Self::In(share) | Self::Tolerated(share) => share,
+            Self::Unusable | Self::Out | Self::Trial => 0.0,
+        }
+    }
+
+    /// Whether it means more than another size of the share.
+    fn differs(self, other: Self) -> bool {
+        let whole = |it: Self| it.share() >= 1.0;
+        std::mem::discriminant(&self) != std::mem::discriminant(&other)
+            || whole(self) != whole(other)
+    }
+}
+
+impl Admission {
+    /// Whether something has changed that who follows the endpoints' health wants to hear of.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        self.panic != other.panic
+            || self.fates.len() != other.fates.len()
+            || (self.fates.iter().zip(&other.fates)).any(|(one, other)| one.differs(*other))
+    }
 }
 
 /// What becomes of a set.
@@ -113,6 +143,8 @@ mod tests {
             ejected: None,
             trial: false,
             share: 1.0,
+            failing: false,
+            service: Service::Out,
             observed: false,
         }
     }
@@ -228,6 +260,8 @@ mod tests {
                     trial: word & 4 == 4 && *order > 0,
                     ejected: ejected(*order).ejected.filter(|_| *order > 0),
                     share: 1.0,
+                    failing: false,
+                    service: Service::Out,
                     observed: false,
                 })
                 .collect();

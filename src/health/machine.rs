@@ -2,46 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::time::Instant;
 
 use super::admission::{Fate, Standing};
 use super::circuit::{Cause, Circuit, Phase};
 use super::outlier::Ejection;
+use super::overload::Overload;
 use super::probed::{Answer, Probed, Thresholds, Verdict};
 use super::report::{Health, HealthSource, HealthStatus};
-use super::window::{SAMPLES, Totals};
-use super::{Breaker, EjectionLimits, Influence, OutlierDetection};
-
-/// What a channel's endpoints are judged by. A source that is not there says nothing.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Rules {
-    pub(crate) breaker: Option<Breaker>,
-    pub(crate) outliers: Option<OutlierDetection>,
-    pub(crate) probes: Option<Thresholds>,
-    /// What it means that discovery no longer lists an endpoint.
-    pub(crate) discovery: Influence,
-    pub(crate) limits: EjectionLimits,
-}
-
-impl Rules {
-    /// Faults in a row that open a breaker.
-    pub(crate) fn patience(&self) -> u32 {
-        self.breaker.as_ref().map_or(u32::MAX, |it| it.consecutive)
-    }
-
-    /// How often the breakers look at their counters.
-    pub(crate) fn sample_interval(&self) -> Option<Duration> {
-        self.breaker.as_ref().map(|it| it.window / SAMPLES)
-    }
-
-    /// How often outliers are looked for.
-    pub(crate) fn sweep_interval(&self) -> Option<Duration> {
-        let rules = self.outliers.as_ref();
-        rules.map(OutlierDetection::sweep_interval)
-    }
-}
+use super::window::Totals;
+use super::{Influence, Rules, Service};
 
 /// One endpoint's health. Each event says whether something has changed that others must hear of.
 #[derive(Debug)]
@@ -50,8 +21,11 @@ pub(crate) struct Machine {
     circuit: Circuit,
     probed: Probed,
     ejection: Ejection,
+    overload: Overload,
     /// Since when discovery no longer lists it.
     unlisted: Option<Instant>,
+    /// Whether it is in service, as it was decided last.
+    service: Service,
     born: Instant,
 }
 
@@ -70,6 +44,7 @@ enum Reason {
     Probe(Arc<str>),
     Breaker(Cause),
     Outlier,
+    Overload(f64),
     Unlisted,
 }
 
@@ -80,7 +55,9 @@ impl Machine {
             circuit: Circuit::new(now),
             probed: Probed::new(now),
             ejection: Ejection::default(),
+            overload: Overload::default(),
             unlisted: None,
+            service: Service::Out,
             born: now,
         }
     }
@@ -110,6 +87,21 @@ impl Machine {
         }
         let advanced = self.circuit.advance(now);
         self.circuit.success(now, totals) || advanced
+    }
+
+    /// It refused a call to protect itself. `before`: calls and refusals so far, without this one.
+    pub(crate) fn refused(&mut self, now: Instant, before: Totals) {
+        self.overload.refused(now, before);
+    }
+
+    /// Looks at calls and refusals so far, if it is time.
+    pub(crate) fn weigh(&mut self, now: Instant, totals: Totals) {
+        self.overload.advance(now, totals);
+    }
+
+    /// Whether refusals are looked at already.
+    pub(crate) fn weighs(&self) -> bool {
+        self.overload.is_watched()
     }
 
     /// Whether a success would change anything.
@@ -163,6 +155,11 @@ impl Machine {
         self.unlisted = (!listed).then(|| self.unlisted.unwrap_or(now));
     }
 
+    /// Whether it was in service until now was decided anew.
+    pub(crate) fn serves(&mut self, service: Service) {
+        self.service = service;
+    }
+
     /// What time has done.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
         // Not short-circuiting: each of them must move on.
@@ -172,7 +169,8 @@ impl Machine {
     /// When time will change it next.
     pub(crate) fn next(&self) -> Option<Instant> {
         let ejection = self.ejection.out().map(|(_, until)| until);
-        let all = [self.circuit.next(), self.probed.next(), ejection];
+        let overload = self.overload.next();
+        let all = [self.circuit.next(), self.probed.next(), ejection, overload];
         all.into_iter().flatten().min()
     }
 
@@ -192,6 +190,8 @@ impl Machine {
             ejected: None,
             trial: false,
             share: 1.0,
+            failing: false,
+            service: self.service,
             observed: false,
         };
         let mut trial = true;
@@ -310,6 +310,16 @@ impl Machine {
                 reason: Reason::Outlier,
             });
         }
+        if let Some((share, since)) = self.overload.share() {
+            hear(Objection {
+                source: HealthSource::Overload,
+                influence: Influence::Weight(share),
+                since,
+                until: None,
+                half_open: false,
+                reason: Reason::Overload(share),
+            });
+        }
         if let Some(since) = self.unlisted {
             hear(Objection {
                 source: HealthSource::Discovery,
@@ -329,6 +339,13 @@ impl fmt::Display for Reason {
             Self::Probe(why) => f.write_str(why),
             Self::Breaker(cause) => cause.fmt(f),
             Self::Outlier => f.write_str("it does far worse than the others"),
+            Self::Overload(share) => {
+                let percent = share * 100.0;
+                write!(
+                    f,
+                    "it refuses calls (RESOURCE_EXHAUSTED), and gets {percent:.0} % of its share"
+                )
+            }
             Self::Unlisted => f.write_str("discovery no longer lists it"),
         }
     }

@@ -1,7 +1,7 @@
 //! Which endpoints are fit for calls: what is known of each, and what follows from it. Pure: time and randomness
 //! come in as arguments.
 //!
-//! Every endpoint has one [`Machine`]. It hears of five sources, and each has its own say ([`Influence`]):
+//! Every endpoint has one [`Machine`]. It hears of six sources, and each has its own say ([`Influence`]):
 //!
 //! | source | what it hears | says |
 //! |---|---|---|
@@ -9,6 +9,7 @@
 //! | probes ([`Probed`]) | answers of health checks | veto, unless set otherwise |
 //! | breaker ([`Circuit`]) | outcomes of calls | veto, unless set otherwise |
 //! | outliers ([`outlier`]) | the same, compared with the other endpoints' | veto, unless set otherwise |
+//! | overload ([`Overload`](overload::Overload)) | `RESOURCE_EXHAUSTED`, HTTP 429 | always less, never a veto |
 //! | discovery | whether the last answer lists it | hint |
 //!
 //! ```text
@@ -35,7 +36,10 @@
 //! | `outlier` | gRFC A50: who is far worse than the others |
 //! | `machine` | all of that for one endpoint |
 //! | `admission` | which endpoints of a set get calls |
+//! | `overload` | how much of its calls an endpoint accepts |
+//! | `slow_start` | who has entered service lately, and gets less for a while |
 //! | `limits`, `breaker` | what users set |
+//! | `rules` | all of that together |
 //! | `report` | what users see |
 
 mod admission;
@@ -45,16 +49,22 @@ mod influence;
 mod limits;
 mod machine;
 pub(crate) mod outlier;
+mod overload;
 mod probed;
 mod report;
+mod rules;
+mod slow_start;
 mod window;
 
 pub(crate) use admission::{Admission, Fate, Standing, admit};
 pub use breaker::Breaker;
 pub use influence::Influence;
 pub use limits::EjectionLimits;
-pub(crate) use machine::{Machine, Rules};
+pub(crate) use machine::Machine;
 pub use outlier::OutlierDetection;
 pub(crate) use probed::{Answer, Thresholds};
 pub use report::{Health, HealthSource, HealthStatus};
+pub(crate) use rules::Rules;
+pub(crate) use slow_start::Service;
+pub use slow_start::SlowStart;
 pub(crate) use window::Totals;

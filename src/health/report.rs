@@ -61,6 +61,9 @@ pub enum HealthSource {
     Breaker,
     /// The outcomes of calls, compared with the other endpoints'.
     Outliers,
+    /// The endpoint itself: it refuses calls with `RESOURCE_EXHAUSTED`, or HTTP's 429, because it has too much to do. It gets
+    /// the part of its share that it accepted in the last 10 s, and at least a tenth.
+    Overload,
     /// The source of endpoints: it no longer lists it.
     Discovery,
 }
@@ -118,6 +121,7 @@ impl std::fmt::Display for HealthSource {
             Self::Probe => "probe",
             Self::Breaker => "breaker",
             Self::Outliers => "outliers",
+            Self::Overload => "overload",
             Self::Discovery => "discovery",
         })
     }

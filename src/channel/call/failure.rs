@@ -22,6 +22,7 @@ impl Call {
             .unwrap_or_default();
         let (stage, doing) = match self.waiting {
             Waiting::ForToken => (Stage::Pick, "waiting for a token"),
+            Waiting::ForRoom => (Stage::Pick, "waiting for room under the concurrency limits"),
             Waiting::ForEndpoint => (Stage::Pick, "waiting for an endpoint to be ready"),
             Waiting::ForStream => (Stage::Pool, "waiting for a free stream"),
             Waiting::ForResponse => (Stage::Response, "waiting for the response"),

@@ -1,14 +1,17 @@
 //! From a call to a slot: which endpoint, and the wait for it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Code;
 
-use crate::balance::InFlight;
 use crate::endpoint::{Choice, Subchannel, Trial};
 use crate::error::{Error, Kind, Stage};
 use crate::pool::{Lease, LeaseError};
+use crate::time::Instant;
 
+use super::super::concurrency::Reserved;
 use super::super::first_message::FirstMessage;
 use super::{Call, Waiting};
 
@@ -16,7 +19,9 @@ use super::{Call, Waiting};
 pub(in crate::channel) struct Slot {
     pub(in crate::channel) lease: Lease,
     /// It counts as in flight until it has ended, from the moment when it was given to the endpoint.
-    pub(in crate::channel) _in_flight: InFlight,
+    pub(in crate::channel) _in_flight: Reserved,
+    /// Its part of the channel's limit, if there is one.
+    pub(in crate::channel) _admitted: Option<OwnedSemaphorePermit>,
     pub(in crate::channel) _trial: Option<Trial>,
     /// Until the response has a message.
     pub(in crate::channel) first: Option<FirstMessage>,
@@ -38,6 +43,20 @@ impl Call {
     /// Picks an endpoint, and waits for a slot of it. An endpoint that turns out not to be ready costs no attempt.
     pub(super) async fn lease(&mut self) -> Result<(Arc<Subchannel>, Slot), Error> {
         let directory = Arc::clone(&self.inner.directory);
+        let limits = self.inner.concurrency.clone();
+        let limits = limits.as_ref();
+        let mut admitted = None;
+        let mut turn = None;
+        if let Some(limits) = limits {
+            self.waiting = Waiting::ForRoom;
+            admitted = limits.enter().await?;
+            if limits.has_queue() {
+                turn = Some(limits.queue().await?);
+            }
+        }
+        let most = limits.and_then(|it| it.per_endpoint());
+        // An endpoint of the set was at its limit.
+        let mut crowded = false;
         // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
         // set they may be ready again; a call that still held them unready there would wait for one more change.
         let mut unready = Vec::new();
@@ -46,24 +65,42 @@ impl Call {
         let mut full = None;
         loop {
             self.waiting = Waiting::ForEndpoint;
-            let (version, choice) = {
+            let mut freed = pin!(limits.filter(|_| turn.is_some()).map(|it| it.freed()));
+            if let Some(freed) = freed.as_mut().as_pin_mut() {
+                freed.enable();
+            }
+            let (version, blocked_since, choice) = {
                 let set = directory.set();
                 if set.version != unready_in {
                     unready.clear();
                     unready_in = set.version;
+                    crowded = false;
                 }
                 let request = self
                     .head
                     .pick_request(&self.extensions)
                     .with_attempt(self.past.attempts)
                     .at(self.inner.age(self.past.began()));
-                (set.version, set.pick(&request, &self.tried, &unready))
+                let choice = set.pick(&request, &self.tried, &unready);
+                (set.version, set.blocked_since, choice)
             };
             match (choice, full.take()) {
-                (Choice::Use(subchannel, trial), _) => {
+                (Choice::Use(subchannel, trial), last) => {
+                    let begun = match most {
+                        None => Some(subchannel.load.begin()),
+                        Some(most) => subchannel.load.begin_below(most),
+                    };
+                    let Some(in_flight) = begun else {
+                        unready.push(subchannel.identity);
+                        crowded = true;
+                        full = last;
+                        continue;
+                    };
+                    let in_flight = Reserved::new(in_flight, limits);
+                    // The next one's, however long this one waits for a stream.
+                    turn = None;
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
-                    let in_flight = subchannel.load.begin();
                     let first = self.inner.first_message(&subchannel);
                     match subchannel.pool.lease().await {
                         Ok(lease) => {
@@ -72,6 +109,7 @@ impl Call {
                                 Slot {
                                     lease,
                                     _in_flight: in_flight,
+                                    _admitted: admitted,
                                     _trial: trial,
                                     first,
                                 },
@@ -90,15 +128,52 @@ impl Call {
                     full = last;
                 }
                 (Choice::Drop(error), _) => return Err(error),
+                (Choice::Fail(_) | Choice::Wait, _) if crowded => {
+                    self.waiting = Waiting::ForRoom;
+                    match (limits, &turn, freed.as_pin_mut()) {
+                        (Some(limits), Some(turn), Some(freed)) => tokio::select! {
+                            () = freed => {}
+                            () = directory.newer_than(version) => {}
+                            () = tokio::time::sleep_until(turn.until) => {
+                                return Err(limits.timed_out("concurrency.per_endpoint"));
+                            }
+                        },
+                        (Some(limits), _, _) => turn = Some(limits.queue().await?),
+                        (None, _, _) => {}
+                    }
+                    unready.clear();
+                    crowded = false;
+                }
                 (Choice::Fail(_) | Choice::Wait, Some(full)) => return Err(full),
                 (Choice::Fail(error), _) if !self.settings.wait_for_ready => return Err(error),
                 (Choice::Fail(error), _) => {
                     self.last_error = Some(error);
                     directory.newer_than(version).await;
                 }
-                (Choice::Wait, _) => directory.newer_than(version).await,
+                (Choice::Wait, _) => self.wait_for_set(version, blocked_since).await?,
             }
         }
+    }
+
+    /// Waits until the set is newer than `version`; if nothing could be picked since that time, only for so long.
+    async fn wait_for_set(
+        &self,
+        version: u64,
+        blocked_since: Option<Instant>,
+    ) -> Result<(), Error> {
+        let directory = &self.inner.directory;
+        let newer = directory.newer_than(version);
+        let Some(since) = blocked_since.filter(|_| !self.settings.wait_for_ready) else {
+            newer.await;
+            return Ok(());
+        };
+        let limit = self.inner.defaults.fail_fast_after;
+        let waited = tokio::time::timeout_at(since + limit, newer).await;
+        waited.map_err(|_| {
+            let why = directory.set().why_not_ready();
+            let message = format!("no endpoint was ready for {limit:?}: {why}");
+            Error::new(Kind::NoEndpoint, Code::Unavailable, message).in_stage(Stage::Pick)
+        })
     }
 }
 

@@ -1,5 +1,8 @@
 mod stories;
 
+use std::time::Duration;
+
+use super::super::{Breaker, EjectionLimits, OutlierDetection};
 use super::*;
 
 /// Both sources with their defaults.

@@ -1,0 +1,37 @@
+//! What health is judged by.
+
+use std::time::Duration;
+
+use super::probed::Thresholds;
+use super::window::SAMPLES;
+use super::{Breaker, EjectionLimits, Influence, OutlierDetection, SlowStart};
+
+/// What a channel's endpoints are judged by. A source that is not there says nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) breaker: Option<Breaker>,
+    pub(crate) outliers: Option<OutlierDetection>,
+    pub(crate) probes: Option<Thresholds>,
+    /// What it means that discovery no longer lists an endpoint.
+    pub(crate) discovery: Influence,
+    pub(crate) limits: EjectionLimits,
+    pub(crate) slow_start: Option<SlowStart>,
+}
+
+impl Rules {
+    /// Faults in a row that open a breaker.
+    pub(crate) fn patience(&self) -> u32 {
+        self.breaker.as_ref().map_or(u32::MAX, |it| it.consecutive)
+    }
+
+    /// How often the breakers look at their counters.
+    pub(crate) fn sample_interval(&self) -> Option<Duration> {
+        self.breaker.as_ref().map(|it| it.window / SAMPLES)
+    }
+
+    /// How often outliers are looked for.
+    pub(crate) fn sweep_interval(&self) -> Option<Duration> {
+        let rules = self.outliers.as_ref();
+        rules.map(OutlierDetection::sweep_interval)
+    }
+}

@@ -1,0 +1,138 @@
+//! Limits on the calls that are in flight at once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "here a task belongs to its test, whose leak check sees it"
+)]
+
+mod client;
+mod support;
+
+use std::time::Duration;
+
+use client::calls::{ask, endpoint, hang, slow, unary};
+use support::calls::request;
+use support::leak::LeakCheck;
+use support::server::EchoServer;
+use support::wait::{wait_equal, within};
+use tonic::Code;
+use trunkline::{CallOptions, Channel, ConcurrencyLimits, Connector, Retry};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+async fn connect(servers: &[EchoServer], limits: ConcurrencyLimits) -> Channel {
+    let connector = Connector::endpoints(servers.iter().map(endpoint)).concurrency(limits);
+    let channel = connector.retry(Retry::none()).connect().await.unwrap();
+    let count = servers.len();
+    let ready = || {
+        let all = channel.status().endpoints;
+        all.iter().filter(|it| it.share == 1.0).count()
+    };
+    wait_equal(LIMIT, count, ready).await;
+    channel
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_more_are_in_flight_and_all_are_answered() {
+    let leaks = LeakCheck::start().await;
+    for (limits, each, all) in [
+        (ConcurrencyLimits::new().per_endpoint(3), 3, 9),
+        (ConcurrencyLimits::new().per_channel(4), 4, 4),
+        (
+            ConcurrencyLimits::new().per_endpoint(2).per_channel(5),
+            2,
+            5,
+        ),
+    ] {
+        let servers = ["a", "b", "c"].map(EchoServer::start_tcp);
+        let channel = connect(&servers, limits).await;
+        let calls: Vec<_> = (1..=300).map(|id| slow(&channel, id, 5)).collect();
+        for call in calls {
+            within(LIMIT, "a call", call).await.unwrap().unwrap();
+        }
+        let peaks = servers.each_ref().map(|it| it.journal().peak_in_flight());
+        assert!(peaks.iter().all(|peak| *peak <= each), "{peaks:?}");
+        assert!(
+            peaks.iter().sum::<u64>() >= all.min(each * 3).min(all),
+            "{peaks:?}"
+        );
+        let handled: u64 = servers.iter().map(|it| it.journal().finished()).sum();
+        assert_eq!(handled, 300);
+        drop((channel, servers));
+    }
+    leaks.finish().await;
+}
+
+/// One server hangs, and is at its limit. The calls go to the other one.
+#[tokio::test]
+async fn an_endpoint_at_its_limit_is_passed_over() {
+    let leaks = LeakCheck::start().await;
+    let servers = ["a", "b"].map(EchoServer::start_tcp);
+    let channel = connect(&servers, ConcurrencyLimits::new().per_endpoint(1)).await;
+    let held = hang(&channel, 1);
+    wait_equal(LIMIT, 1, || {
+        servers.iter().map(|it| it.journal().in_flight()).sum()
+    })
+    .await;
+    let busy = servers
+        .iter()
+        .position(|it| it.journal().in_flight() == 1)
+        .unwrap();
+    for id in 2..=50 {
+        let reply = within(LIMIT, "a call", unary(&channel, id)).await.unwrap();
+        assert_ne!(reply.server, servers[busy].name());
+    }
+    held.abort();
+    let _ = held.await;
+    drop((channel, servers));
+    leaks.finish().await;
+}
+
+/// Those that wait are few, may give up, and are served when there is room.
+#[tokio::test]
+async fn the_queue_has_a_limit_and_places_are_given_back() {
+    let leaks = LeakCheck::start().await;
+    let limits = ConcurrencyLimits::new().max_waiting(1);
+    for limits in [limits.clone().per_endpoint(1), limits.per_channel(1)] {
+        let servers = [EchoServer::start_tcp("a")];
+        let channel = connect(&servers, limits).await;
+        let held = hang(&channel, 1);
+        wait_equal(LIMIT, 1, || servers[0].journal().in_flight()).await;
+
+        let briefly = CallOptions::new().timeout(Duration::from_millis(50));
+        let late = ask(&channel, request(2), briefly).await.unwrap_err();
+        assert_eq!(late.code(), Code::DeadlineExceeded);
+        let message = "the deadline of 50ms passed while waiting for room";
+        assert!(late.message().starts_with(message), "{}", late.message());
+
+        // Cancelled while it waits; its place is the next one's.
+        let cancelled = slow(&channel, 3, 0);
+        tokio::task::yield_now().await;
+        cancelled.abort();
+        let _ = cancelled.await;
+
+        let waiting = slow(&channel, 4, 0);
+        tokio::task::yield_now().await;
+        let full = within(LIMIT, "a call", unary(&channel, 5))
+            .await
+            .unwrap_err();
+        assert_eq!(full.code(), Code::Unavailable);
+        assert!(
+            full.message().contains("concurrency.max_waiting"),
+            "{}",
+            full.message()
+        );
+
+        held.abort();
+        let _ = held.await;
+        assert_eq!(within(LIMIT, "it", waiting).await.unwrap().unwrap().id, 4);
+        drop((channel, servers));
+    }
+    leaks.finish().await;
+}
