@@ -1,32 +1,43 @@
 //! What an endpoint is doing, as pickers see it.
 
+mod report;
+mod reported;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+pub(crate) use report::LoadReport;
+pub use reported::ReportRules;
+use reported::Reported;
 
 /// An endpoint's load. It stays with the endpoint through all sets; calls write it, pickers read it.
 #[derive(Debug, Default)]
 pub struct Load {
-    in_flight: AtomicU32,
+    /// Shared with each call in flight. The count of its owners is theirs: a counter of its own would have to be kept alive
+    /// by one, at twice the price for each call.
+    calls: Arc<()>,
     latency: Latency,
+    reported: Reported,
 }
 
 /// A call that counts as in flight until this is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Load>);
+pub(crate) struct InFlight(
+    #[expect(dead_code, reason = "it is the count of these that is read")] Arc<()>,
+);
 
 impl Load {
     /// Calls that were given to the endpoint and have not ended, those that wait for a stream included. The calls of this
     /// channel only.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        u32::try_from(Arc::strong_count(&self.calls) - 1).unwrap_or(u32::MAX)
     }
 
     /// One call more.
-    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Relaxed);
-        InFlight(Arc::clone(self))
+    pub(crate) fn begin(&self) -> InFlight {
+        InFlight(Arc::clone(&self.calls))
     }
 
     pub(super) fn latency(&self) -> &Latency {
@@ -37,11 +48,16 @@ impl Load {
     pub(crate) fn answered(&self, took: Duration, now: Duration) {
         self.latency.observe(took, now);
     }
-}
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+    /// The endpoint said this of itself.
+    pub(crate) fn note_report(&self, report: &LoadReport, rules: &ReportRules, now: Duration) {
+        self.reported.note(report, rules, now);
+    }
+
+    /// The weight that follows from what it said: calls per second that it could do. `None` if it has said nothing that may be
+    /// relied on.
+    pub(crate) fn reported_weight(&self, rules: &ReportRules, now: Duration) -> Option<f64> {
+        self.reported.weight(rules, now)
     }
 }
 

@@ -326,6 +326,9 @@ impl Call {
         if let Some(began) = timed {
             self.inner.note_latency(&subchannel, began, faulty);
         }
+        if let (Some(_), Ok(response)) = (&outcome, &sent) {
+            self.inner.note_report(&subchannel, response.headers());
+        }
         if let Some(outcome) = outcome {
             let bearing = match limit {
                 Some(limit) if limit.is_behind(outcome.code) => self.blame_for_lateness(),

@@ -39,7 +39,8 @@ impl Writer {
             }
             (Some(_), _) => {
                 let limits = &self.rules.limits;
-                EndpointSet::build(version, members, &self.directory.policy, limits)
+                let age = self.directory.age(start);
+                EndpointSet::build(version, members, &self.directory.policy, limits, age)
             }
             (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
             (None, Some(error)) => {

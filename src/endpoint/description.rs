@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::uri::Authority;
 
 use crate::address::{Address, InvalidAddress};
+use crate::balance::PRIORITY;
 use crate::error::Error;
 use crate::transport::dial::UnixOptions;
 use crate::transport::security::Wanted;
@@ -137,6 +138,13 @@ impl Endpoint {
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
         self
+    }
+
+    /// Its tier, for [`Tiers::by_priority`](crate::balance::Tiers::by_priority): 0 is the first one, and the default. It is
+    /// the same as the metadata `priority`.
+    #[must_use]
+    pub fn priority(self, priority: u32) -> Self {
+        self.metadata(PRIORITY, priority.to_string())
     }
 
     /// The service that health checks of this endpoint ask for (`grpc.health.v1`). Default: none of its own.

@@ -4,6 +4,7 @@ mod pick;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::balance::{Candidate, Picker, Policy};
 use crate::error::Stage;
@@ -76,15 +77,18 @@ impl EndpointSet {
         }
     }
 
+    /// `age`: how long ago the channel was made.
     pub(crate) fn build(
         version: u64,
         members: Arc<[Member]>,
         policy: &dyn Policy,
         limits: &EjectionLimits,
+        age: Duration,
     ) -> Self {
         let now = Instant::now();
         let standings: Vec<_> = members.iter().map(|it| it.standing(now)).collect();
         let admission = admit(&standings, limits);
+        let reports = policy.load_reports();
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         let mut unavailable = Vec::new();
@@ -100,6 +104,9 @@ impl EndpointSet {
             let weight = member.endpoint.weight_or_default();
             let candidate = Candidate::new(subchannel.identity, weight)
                 .with_metadata(Arc::clone(member.endpoint.facts()))
+                .with_reported_weight(
+                    reports.and_then(|it| subchannel.load.reported_weight(&it, age)),
+                )
                 .with_load(Arc::clone(&subchannel.load));
             let share = match fate {
                 Fate::In(share) | Fate::Tolerated(share) => *share,

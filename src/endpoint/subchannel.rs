@@ -1,14 +1,16 @@
 //! A connected endpoint. gRPC's word for it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
+use xxhash_rust::xxh64::Xxh64;
 
 use crate::balance::Load;
 use crate::classify::{Bearing, Outcome};
 use crate::health::Rules;
 use crate::pool::{Pool, PoolContext, State};
+use crate::transport::security::Wanted;
 
 use super::description::Key;
 use super::health::{EndpointHealth, Recorded};
@@ -17,7 +19,7 @@ use super::health::{EndpointHealth, Recorded};
 /// stays known.
 #[derive(Debug)]
 pub(crate) struct Subchannel {
-    /// The same for the same key, in all sets of the process.
+    /// The same for the same key: see [`identity_of`].
     pub(crate) identity: u64,
     /// The address as text, for errors and logs.
     pub(crate) name: Arc<str>,
@@ -33,8 +35,6 @@ pub(crate) struct Subchannel {
 
 impl Subchannel {
     pub(crate) fn start(key: &Key, context: &PoolContext, rules: &Arc<Rules>) -> Arc<Self> {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
         let security = context
             .tls
             .security(&key.address, &key.security, &context.tasks);
@@ -46,7 +46,7 @@ impl Subchannel {
         Arc::new(Self {
             private: security.scheme() == Scheme::HTTPS || key.address.is_unix(),
             scheme: security.scheme(),
-            identity: hasher.finish(),
+            identity: identity_of(key),
             name: key.address.to_string().into(),
             authority: key.authority.clone(),
             pool: Pool::start(key.address.clone(), &unix, security, context),
@@ -91,10 +91,61 @@ impl Subchannel {
     }
 }
 
+/// A hash of the key: XXH64 of address and authority, so that all clients agree on it, and restarted ones too. Other parts
+/// of a key are rare; then it is the same in programs that were built alike.
+fn identity_of(key: &Key) -> u64 {
+    let mut hasher = Xxh64::new(0);
+    hasher.update(key.address.to_string().as_bytes());
+    hasher.update(&[0]);
+    hasher.update(key.authority.as_str().as_bytes());
+    let rest = (&key.security, &key.unix, key.peer_pid);
+    if rest != (&Wanted::default(), &None, None) {
+        rest.hash(&mut hasher);
+    }
+    hasher.digest()
+}
+
 /// The directory closes the pools of endpoints that leave; this is for those it could not get to because
 /// foreign code panicked under it. A pool that nobody closes keeps its connections and dials on.
 impl Drop for Subchannel {
     fn drop(&mut self) {
         self.pool.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Endpoint;
+    use super::*;
+
+    fn identity(endpoint: &Endpoint) -> u64 {
+        identity_of(&endpoint.key().unwrap())
+    }
+
+    #[test]
+    fn identities_are_the_same_in_all_processes_and_versions() {
+        let text = b"server1.internal:50051\0server1.internal:50051";
+        let server = Endpoint::tcp("server1.internal:50051");
+        assert_eq!(identity(&server), xxhash_rust::xxh64::xxh64(text, 0));
+        assert_eq!(identity(&server), 11_791_888_516_977_837_357);
+        let weighty = server.clone().weight(7).metadata("zone", "eu-1");
+        assert_eq!(identity(&weighty), identity(&server));
+    }
+
+    #[test]
+    fn other_keys_are_others() {
+        let socket = Endpoint::unix("/run/app/plugin.sock");
+        let all = [
+            Endpoint::tcp("a:1"),
+            Endpoint::tcp("a:2"),
+            Endpoint::tcp("a:1").authority("b"),
+            socket.clone(),
+            socket.clone().peer_pid(1),
+            socket.peer_pid(2),
+        ];
+        let mut identities = all.each_ref().map(identity).to_vec();
+        identities.sort_unstable();
+        identities.dedup();
+        assert_eq!(identities.len(), all.len());
     }
 }
