@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use http::{Extensions, HeaderMap, HeaderValue};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use trunkline::bench::in_flight;
 use trunkline::{Balance, Candidate, Load, Pick, PickRequest, Picker, Policy};
 
@@ -71,6 +71,7 @@ fn pick(criterion: &mut Criterion) {
         Balance::weighted_random(),
         Balance::least_request(),
         Balance::peak_ewma(),
+        Balance::consistent_hash(HeaderName::from_static("user")),
     ];
     for policy in policies {
         let mut group = criterion.benchmark_group(policy.name());

@@ -22,7 +22,7 @@ use super::{Candidate, HashKey, Pick, PickRequest, Picker, Policy};
 /// | by number, `hash % 10` | 9/10 | 10/11 |
 ///
 /// Weights are followed, as far as keys are many and alike. With the default of 16,384 slots the shares of ten endpoints
-/// are within 2 % of 1/10 each, those of a hundred within 8 % of 1/100 (one standard deviation).
+/// are within 2.3 % of 1/10 each, those of a hundred within 8 % of 1/100 (one standard deviation).
 ///
 /// **Use it** for what servers keep between calls: caches, sessions. **Not** to spread load: a key that is asked for often
 /// has one endpoint, however busy that is. Wherever an endpoint is out only for a moment, its keys are elsewhere for that

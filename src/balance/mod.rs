@@ -7,12 +7,15 @@
 //!
 //! | policy | order | weights | state a pick writes |
 //! |---|---|---|---|
-//! | [`Weighted`] (the default) | even, repeating | followed | one counter of the thread's own |
+//! | [`Weighted`] (the default where weights differ) | even, repeating | followed | one counter of the thread's own |
 //! | [`RoundRobin`] | even, repeating | ignored | one counter of the thread's own |
 //! | [`Random`] | independent draws | ignored | none |
 //! | [`WeightedRandom`] | independent draws | followed | none |
-//! | [`LeastRequest`] | the less busy of two | followed | none; it reads the calls in flight |
-//! | [`PeakEwma`] | the sooner of two | followed | none; it reads the latency, too |
+//! | [`LeastRequest`] (the default where they don't) | even, but for who is busier than another | followed | the same; it reads the calls in flight |
+//! | [`PeakEwma`] | the sooner of two | followed | the same; it reads the latency, too |
+//! | [`LoadWeighted`] | even, repeating | those that follow from load reports | one counter of the thread's own |
+//! | [`ConsistentHash`] | by the request's key | followed | none |
+//! | [`Tiers`] | one group before the other | by the policy within | none of its own |
 //!
 //! An endpoint of weight 0 is drained: no policy here picks it, unless every endpoint has weight 0;
 //! then all count as equal.

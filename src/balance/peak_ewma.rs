@@ -6,18 +6,18 @@ use super::load::Load;
 use super::two_choices::{self, Better, Seen};
 use super::{Candidate, Picker, Policy};
 
-/// Of two random endpoints, picks the one that is likely to answer sooner: its latency of late, times one more than its
+/// Of two endpoints, one in turn and one at random, picks the one that is likely to answer sooner: its latency of late, times one more than its
 /// calls in flight (Finagle's and linkerd's peak EWMA).
 ///
 /// Latency is the time to the beginning of the response. A longer one counts at once, and is forgotten with a decay of
 /// 10 s; an endpoint that has not answered yet is taken to need 30 ms. An attempt that fails by the endpoint's fault
-/// counts as 5 s, or it would look fast and draw more calls (linkerd's penalty). Weights are the chances to be
-/// drawn.
+/// counts as 5 s, or it would look fast and draw more calls (linkerd's penalty). Weights are the turns, and the
+/// chances to be drawn.
 ///
-/// | of ten endpoints, one ten times slower | its share |
+/// | of ten endpoints, one ten times slower, at 20 calls in flight | its share |
 /// |---|---:|
 /// | in turn | 10 % |
-/// | peak EWMA | ~1 % |
+/// | peak EWMA | less than 0.2 % |
 ///
 /// **Use it** where a slow server must not be felt: it is avoided from its first slow answer on, however few calls there
 /// are. **Not** for calls that wait for something to happen (long polling): their latency says nothing of the
@@ -87,6 +87,14 @@ mod tests {
     fn where_all_are_alike_the_shares_are_those_of_the_weights() {
         let policy = PeakEwma::with_seed(5);
         distribution::check(&policy, Shares::ByWeight, Picks::Even);
+    }
+
+    #[test]
+    fn shares_are_those_of_the_table() {
+        let mut times = [10; 10];
+        times[3] = 100;
+        let shares = distribution::simulate(&PeakEwma::with_seed(1), &times, 20);
+        assert!(shares[3] < 0.002, "{shares:?}");
     }
 
     #[test]
