@@ -80,8 +80,8 @@ impl Tiers {
     /// there. The greater it is, the later calls spill over.
     #[must_use]
     pub fn overprovisioning(mut self, factor: f64) -> Self {
-        // `max` and `min` keep the number where the other one is NaN.
-        self.overprovisioning = factor.max(1.0).min(100.0);
+        // `max` takes the number where the other one is NaN.
+        self.overprovisioning = factor.max(1.0).clamp(1.0, 100.0);
         self
     }
 

@@ -52,7 +52,7 @@ fn when_one_leaves_or_joins_no_more_keys_move_than_must() {
         let all = candidates(&weights);
         let with = owners(&all);
         let sum: f64 = weights.iter().copied().map(f64::from).sum();
-        for one in 0..weights.len().min(6) {
+        for (one, weight) in weights.iter().enumerate().take(6) {
             let mut left = all.clone();
             let gone = left.remove(one);
             let mut moved = 0;
@@ -64,7 +64,7 @@ fn when_one_leaves_or_joins_no_more_keys_move_than_must() {
             }
             // The same keys that it takes when it joins the others.
             let part = f64::from(moved) / KEYS as f64;
-            let due = f64::from(weights[one]) / sum;
+            let due = f64::from(*weight) / sum;
             assert!(part <= due + 0.05, "{part} of the keys, not {due}");
             assert!(part >= due - 0.05, "{part} of the keys, not {due}");
         }

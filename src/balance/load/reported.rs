@@ -40,8 +40,8 @@ impl ReportRules {
     /// How much utilization the rate of failures counts as: with 1 an endpoint that fails all calls is taken to be as busy as
     /// it says, and once more. Default 1; from 0 to 1,000, and what is not is brought there.
     pub fn error_penalty(mut self, penalty: f64) -> Self {
-        // `max` and `min` keep the number where the other one is NaN.
-        self.error_penalty = penalty.max(0.0).min(1_000.0);
+        // `max` takes the number where the other one is NaN.
+        self.error_penalty = penalty.max(0.0).clamp(0.0, 1_000.0);
         self
     }
 }
