@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::address::Address;
+use crate::balance::Load;
 use crate::error::Error;
 use crate::pool::{self, DialGate, PoolContext, PoolOptions, State};
 use crate::retry::{self, BudgetLimits};
@@ -38,6 +39,14 @@ impl Budget {
 
     pub fn withdraw_and_give_back(&self, now: Duration) -> bool {
         self.0.try_withdraw(now).is_some()
+    }
+}
+
+/// A call to the endpoint of this load: begins, was answered in that time, ends.
+pub fn in_flight(load: &Load, answered: Option<Duration>, now: Duration) {
+    let _counted = load.begin();
+    if let Some(took) = answered {
+        load.answered(took, now);
     }
 }
 

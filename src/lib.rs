@@ -114,6 +114,7 @@ mod lock;
 pub mod plugin;
 mod pool;
 mod probe;
+mod protobuf;
 mod retry;
 mod secret;
 mod small_file;

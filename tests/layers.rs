@@ -42,6 +42,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("bucket", 1),
     ("classify", 1),
     ("deadline", 1),
+    ("protobuf", 1),
     ("error", 0),
     ("history", 0),
     ("task", 0),

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::default::DefaultPolicy;
 use super::{
-    Candidate, LeastRequest, PeakEwma, Picker, Policy, Random, RoundRobin, Weighted, WeightedRandom,
+    Candidate, ConsistentHash, LeastRequest, LoadWeighted, PeakEwma, Picker, Policy, Random,
+    ReportRules, RoundRobin, Tiers, Weighted, WeightedRandom,
 };
 
 /// How calls are spread over the endpoints.
@@ -49,6 +52,22 @@ impl Balance {
     /// The endpoint that is likely to answer sooner, of two: see [`PeakEwma`].
     pub fn peak_ewma() -> Self {
         Self::custom(PeakEwma::new())
+    }
+
+    /// In proportion to what the endpoints say that they can do: see [`LoadWeighted`].
+    pub fn load_weighted() -> Self {
+        Self::custom(LoadWeighted::new())
+    }
+
+    /// First the endpoints of the smallest [priority](crate::Endpoint::priority), by `inner`, then the others: see [`Tiers`].
+    pub fn tiers(inner: impl Policy) -> Self {
+        Self::custom(Tiers::by_priority(inner))
+    }
+
+    /// All calls with the same [`HashKey`](super::HashKey), or else with the same value of this header, go to the same
+    /// endpoint: see [`ConsistentHash`].
+    pub fn consistent_hash(header: HeaderName) -> Self {
+        Self::custom(ConsistentHash::by_header(header))
     }
 
     /// A rule of your own.
@@ -98,8 +117,8 @@ impl Policy for Balance {
         self.policy().needs_all()
     }
 
-    fn uses_reports(&self) -> bool {
-        self.policy().uses_reports()
+    fn load_reports(&self) -> Option<ReportRules> {
+        self.policy().load_reports()
     }
 
     fn uses_latency(&self) -> bool {

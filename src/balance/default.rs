@@ -69,6 +69,8 @@ mod tests {
             Candidate::new(3, 1),
         ];
         let counts = beside_a_busy_one(starting);
-        assert!(counts[0] == 0 || counts[0] < 150, "{counts:?}");
+        // By weight it would get 700 / 2.4 = 292. Of these it keeps those, half and by lot (± 9), in which it is compared with the
+        // starting one, which would be busier with the call.
+        assert!(counts[0].abs_diff(146) < 60, "{counts:?}");
     }
 }

@@ -1,10 +1,13 @@
 //! The tests that every policy has to pass: are the shares what they should be?
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use http::{Extensions, HeaderMap};
 
-use super::{Candidate, Pick, PickRequest, Picker, Policy};
+use super::{Candidate, InFlight, Load, Pick, PickRequest, Picker, Policy};
 
 /// What an endpoint's part of the picks should be.
 #[derive(Clone, Copy)]
@@ -153,6 +156,41 @@ pub(super) fn picks(picker: &dyn Picker, count: usize) -> Vec<usize> {
         other => panic!("{other:?}"),
     };
     with_request(|request| (0..count).map(|_| index(picker.pick(request))).collect())
+}
+
+/// The shares of endpoints that answer in so many milliseconds, where so many calls are in flight all the time.
+pub(super) fn simulate(policy: &dyn Policy, times: &[u32], in_flight: usize) -> Vec<f64> {
+    const CALLS: usize = 50_000;
+    let loads: Vec<_> = times.iter().map(|_| Arc::new(Load::default())).collect();
+    let candidates: Vec<_> = (0..)
+        .zip(&loads)
+        .map(|(identity, load)| Candidate::new(identity, 1).with_load(Arc::clone(load)))
+        .collect();
+    let picker = policy.build(&candidates);
+    let mut running = BTreeMap::<(Duration, usize), (usize, InFlight)>::new();
+    let mut counts = vec![0_u32; times.len()];
+    let mut now = Duration::ZERO;
+    for call in 0..CALLS {
+        if running.len() == in_flight
+            && let Some(((end, _), (index, ended))) = running.pop_first()
+        {
+            now = end;
+            drop(ended);
+            let took = Duration::from_millis(times[index].into());
+            loads[index].answered(took, now);
+        }
+        let pick = with_request(|request| picker.pick(&request.at(now)));
+        let Pick::Endpoint(index) = pick else {
+            panic!("{pick:?}");
+        };
+        counts[index] += 1;
+        let end = now + Duration::from_millis(times[index].into());
+        running.insert((end, call), (index, loads[index].begin()));
+    }
+    counts
+        .iter()
+        .map(|count| f64::from(*count) / CALLS as f64)
+        .collect()
 }
 
 /// How often each of `endpoints` endpoints is among the picks.

@@ -5,16 +5,17 @@ use std::time::Duration;
 use super::two_choices::{self, Better, Seen};
 use super::{Candidate, Picker, Policy};
 
-/// Of two random endpoints, picks the one with fewer calls in flight: "power of two choices", as gRFC A48's
-/// `least_request` and Envoy's with their defaults.
+/// Takes turns, except that an endpoint is passed over for a random other one that has fewer calls in flight: "power of two
+/// choices", as gRFC A48's `least_request` and Envoy's with their defaults, but that the first of the two comes in turn.
+/// So endpoints that are equally busy, or idle, are served evenly, however few there are.
 ///
-/// Slow or busy endpoints gather calls, and so get fewer new ones, whatever makes them slow. Weights are the chances to be
-/// drawn, and the calls are compared per weight: at rest the shares are those of the weights.
+/// Slow or busy endpoints gather calls, and so get fewer new ones, whatever makes them slow. Turns are by weight, and calls
+/// are compared per weight: while the load is even the shares are those of the weights.
 ///
 /// | of three endpoints, at 100 calls in flight | answer in 10 ms | 10 ms | 100 ms |
 /// |---|---:|---:|---:|
 /// | in turn | 33 % | 33 % | 33 % |
-/// | least request | ~46 % | ~46 % | ~8 % |
+/// | least request | 47 % | 47 % | 5 % |
 ///
 /// **Use it** where calls differ in cost or servers in speed, and there is more than one call at a time. With few calls it
 /// does not know the slow one from the others; [`PeakEwma`](super::PeakEwma) does. It sees the calls of its own channel
@@ -68,9 +69,9 @@ impl Better for InFlight {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::Load;
     use std::sync::Arc;
 
+    use super::super::Load;
     use super::super::distribution::{self, Picks, Shares, picks};
     use super::*;
 
@@ -93,6 +94,12 @@ mod tests {
         drop(busy);
         let after = picks(&*picker, 100);
         assert!(after.contains(&0) && after.contains(&1));
+    }
+
+    #[test]
+    fn shares_are_those_of_the_table() {
+        let shares = distribution::simulate(&LeastRequest::with_seed(1), &[10, 10, 100], 100);
+        assert!((shares[2] - 0.05).abs() < 0.01, "{shares:?}");
     }
 
     #[test]

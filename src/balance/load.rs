@@ -1,31 +1,53 @@
 //! What an endpoint is doing, as pickers see it.
 
 mod latency;
+mod report;
+mod reported;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use latency::Latency;
+pub(crate) use report::LoadReport;
+pub use reported::ReportRules;
+use reported::Reported;
 
 /// An endpoint's load. It stays with the endpoint through all sets; calls write it, pickers read it.
 #[derive(Debug, Default)]
 pub struct Load {
-    in_flight: AtomicU32,
+    /// Shared with each call in flight. The count of its owners is theirs: a counter of its own would have to be kept alive
+    /// by one, at twice the price for each call.
+    calls: Arc<()>,
+    /// Calls that were given one of a limited number of places.
+    placed: AtomicU32,
     pending: AtomicU32,
     latency: Latency,
+    reported: Reported,
+}
+
+/// One of a limited number of places, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Load>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.placed.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A call that counts as in flight until this is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Load>);
+pub(crate) struct InFlight(
+    #[expect(dead_code, reason = "it is the count of these that is read")] Arc<()>,
+);
 
 impl Load {
     /// Calls that were given to the endpoint and have not ended, those that wait for a stream included. The calls of this
     /// channel only.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        u32::try_from(Arc::strong_count(&self.calls) - 1).unwrap_or(u32::MAX)
     }
 
     /// Those of them to which the endpoint has not begun to answer: until the first message of the response, or its end. A
@@ -38,9 +60,8 @@ impl Load {
     }
 
     /// One call more.
-    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Relaxed);
-        InFlight(Arc::clone(self))
+    pub(crate) fn begin(&self) -> InFlight {
+        InFlight(Arc::clone(&self.calls))
     }
 
     /// One call more that is [pending](Self::pending).
@@ -53,11 +74,12 @@ impl Load {
         self.pending.fetch_sub(1, Relaxed);
     }
 
-    /// One call more, if there are fewer than `most`.
-    pub(crate) fn begin_below(self: &Arc<Self>, most: u32) -> Option<InFlight> {
+    /// One of `most` places, if there is one left. The count of the calls in flight would not do: two callers that look at
+    /// it at once could both find the last place taken by the other.
+    pub(crate) fn take_place(self: &Arc<Self>, most: u32) -> Option<Place> {
         let more = |calls| (calls < most).then_some(calls + 1);
-        let begun = self.in_flight.fetch_update(Relaxed, Relaxed, more);
-        begun.is_ok().then(|| InFlight(Arc::clone(self)))
+        let taken = self.placed.fetch_update(Relaxed, Relaxed, more);
+        taken.is_ok().then(|| Place(Arc::clone(self)))
     }
 
     pub(super) fn latency(&self) -> &Latency {
@@ -82,11 +104,16 @@ impl Load {
     pub(crate) fn abandoned(&self, waited: Duration, now: Duration) {
         self.latency.observe_bound(waited, now);
     }
-}
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+    /// The endpoint said this of itself.
+    pub(crate) fn note_report(&self, report: &LoadReport, rules: &ReportRules, now: Duration) {
+        self.reported.note(report, rules, now);
+    }
+
+    /// The weight that follows from what it said: calls per second that it could do. `None` if it has said nothing that may be
+    /// relied on.
+    pub(crate) fn reported_weight(&self, rules: &ReportRules, now: Duration) -> Option<f64> {
+        self.reported.weight(rules, now)
     }
 }
 

@@ -7,12 +7,15 @@
 //!
 //! | policy | order | weights | state a pick writes |
 //! |---|---|---|---|
-//! | [`Weighted`] (the default) | even, repeating | followed | one counter of the thread's own |
+//! | [`Weighted`] (the default where weights differ) | even, repeating | followed | one counter of the thread's own |
 //! | [`RoundRobin`] | even, repeating | ignored | one counter of the thread's own |
 //! | [`Random`] | independent draws | ignored | none |
 //! | [`WeightedRandom`] | independent draws | followed | none |
-//! | [`LeastRequest`] | the less busy of two | followed | none; it reads the calls in flight |
-//! | [`PeakEwma`] | the sooner of two | followed | none; it reads the latency, too |
+//! | [`LeastRequest`] (the default where they don't) | even, but for who is busier than another | followed | the same; it reads the calls in flight |
+//! | [`PeakEwma`] | the sooner of two | followed | the same; it reads the latency, too |
+//! | [`LoadWeighted`] | even, repeating | those that follow from load reports | one counter of the thread's own |
+//! | [`ConsistentHash`] | by the request's key | followed | none |
+//! | [`Tiers`] | one group before the other | by the policy within | none of its own |
 //!
 //! An endpoint of weight 0 is drained: no policy here picks it, unless every endpoint has weight 0;
 //! then all count as equal.
@@ -25,20 +28,25 @@
 mod alias;
 mod avoid;
 mod choice;
+mod consistent_hash;
 mod default;
+mod hash_key;
 mod least_request;
 mod load;
+mod load_weighted;
 mod peak_ewma;
 mod picker;
 mod policy;
 mod random;
 mod randomness;
+mod rendezvous;
 mod round_robin;
 mod sequence;
 mod spares;
 mod stride;
 mod subset;
 mod thread_number;
+mod tiers;
 mod two_choices;
 mod usable;
 mod weighted;
@@ -49,9 +57,12 @@ mod distribution;
 
 pub(crate) use avoid::pick_avoiding;
 pub use choice::Balance;
+pub use consistent_hash::ConsistentHash;
+pub use hash_key::HashKey;
 pub use least_request::LeastRequest;
-pub(crate) use load::InFlight;
-pub use load::Load;
+pub(crate) use load::{InFlight, LoadReport, Place};
+pub use load::{Load, ReportRules};
+pub use load_weighted::LoadWeighted;
 pub use peak_ewma::PeakEwma;
 pub use picker::{Pick, PickRequest, Picker};
 pub use policy::{Candidate, Policy};
@@ -60,5 +71,7 @@ pub use round_robin::RoundRobin;
 pub(crate) use spares::Spares;
 pub use subset::Subset;
 pub(crate) use subset::first_of;
+pub(crate) use tiers::PRIORITY;
+pub use tiers::Tiers;
 pub use weighted::Weighted;
 pub use weighted_random::WeightedRandom;

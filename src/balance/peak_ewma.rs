@@ -6,13 +6,13 @@ use super::load::Load;
 use super::two_choices::{self, Better, Seen};
 use super::{Candidate, Picker, Policy};
 
-/// Of two random endpoints, picks the one that is likely to answer sooner: its latency of late, times one more than its
-/// calls in flight (Finagle's and linkerd's peak EWMA).
+/// Of two endpoints, one in turn and one at random, picks the one that is likely to answer sooner: its latency of late,
+/// times one more than its calls in flight (Finagle's and linkerd's peak EWMA).
 ///
 /// Latency is the time from the sending of the request to the first message of the response, or to its end if it has none;
 /// until then a call counts as in flight here, and a stream that stays open does not (linkerd). A longer one counts at once,
-/// and is forgotten with a decay of 10 s; an endpoint that has not answered yet is taken to need 30 ms. Weights are
-/// the chances to be drawn.
+/// and is forgotten with a decay of 10 s; an endpoint that has not answered yet is compared by its calls in flight alone.
+/// Weights are the turns, and the chances to be drawn.
 ///
 /// An attempt that fails by the endpoint's fault, or with `RESOURCE_EXHAUSTED` or HTTP 429, counts as 5 s at least, or it
 /// would look fast and draw more calls (linkerd's penalty). Where the server says when to try again
@@ -20,10 +20,10 @@ use super::{Candidate, Picker, Policy};
 /// less than what is known of the endpoint. An attempt that its caller gave up, or that ran out of time, counts as the time
 /// that it waited if that is more than what was expected.
 ///
-/// | of ten endpoints, one ten times slower | its share |
+/// | of ten endpoints, one ten times slower, at 20 calls in flight | its share |
 /// |---|---:|
 /// | in turn | 10 % |
-/// | peak EWMA | ~1 % |
+/// | peak EWMA | less than 0.2 % |
 ///
 /// **Use it** where a slow server must not be felt: it is avoided from its first slow answer on, however few calls there
 /// are. **Not** for calls that wait for something to happen (long polling): their latency says nothing of the
@@ -93,6 +93,14 @@ mod tests {
     fn where_all_are_alike_the_shares_are_those_of_the_weights() {
         let policy = PeakEwma::with_seed(5);
         distribution::check(&policy, Shares::ByWeight, Picks::Even);
+    }
+
+    #[test]
+    fn shares_are_those_of_the_table() {
+        let mut times = [10; 10];
+        times[3] = 100;
+        let shares = distribution::simulate(&PeakEwma::with_seed(1), &times, 20);
+        assert!(shares[3] < 0.002, "{shares:?}");
     }
 
     #[test]

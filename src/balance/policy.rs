@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Load, Picker};
+use super::{Load, Picker, ReportRules};
 
 /// Builds a [`Picker`] for each set of endpoints.
 ///
@@ -112,11 +112,11 @@ pub trait Policy: Send + Sync + Debug + 'static {
         false
     }
 
-    /// Whether [`Candidate::reported_weight`] is looked at. Only then are load reports read.
+    /// Which load reports [`Candidate::reported_weight`] follows from, if that is looked at. Only then are reports read.
     ///
-    /// Default: `false`.
-    fn uses_reports(&self) -> bool {
-        false
+    /// Default: none.
+    fn load_reports(&self) -> Option<ReportRules> {
+        None
     }
 
     /// Whether the pickers look at latencies. Only then are they measured: it costs each attempt two looks at the clock.
@@ -192,8 +192,11 @@ impl Candidate {
         self.load.clone().unwrap_or_default()
     }
 
-    /// A number that stays with the endpoint through all sets of a process, whatever its index: a
-    /// hash of its key.
+    /// A number that stays with the endpoint through all sets, whatever its index: a hash of its key.
+    ///
+    /// It follows from address and authority alone (XXH64), so that all clients agree on it, in all versions. For endpoints
+    /// that are told apart by more (TLS or Unix options of their own, an `https` scheme, a process id) it is the same
+    /// in programs that were built alike.
     pub fn identity(&self) -> u64 {
         self.identity
     }

@@ -177,6 +177,11 @@ impl Body for ResponseBody {
             }
             let connection = running.hold.connection_id();
             this.subchannel.record_as(outcome, bearing, connection);
+            if let Some(Ok(frame)) = &frame
+                && let Some(trailers) = frame.trailers_ref()
+            {
+                running.inner.note_report(this.subchannel, trailers);
+            }
             closed = running.inner.tasks.is_cancelled();
             if outcome.code == Code::Unauthenticated {
                 // Too late for this call.

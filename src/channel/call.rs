@@ -327,6 +327,9 @@ impl Call {
             Ok(response) => trailers_only(response),
             Err(error) => Some(Outcome::of_error(error)),
         };
+        if let (Some(_), Ok(response)) = (&outcome, &sent) {
+            self.inner.note_report(&subchannel, response.headers());
+        }
         if let Some(outcome) = outcome {
             let bearing = match limit {
                 Some(limit) if limit.is_behind(outcome.code) => self.blame_for_lateness(),

@@ -8,7 +8,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tonic::Code;
 
-use crate::balance::InFlight;
+use crate::balance::{self, InFlight, Load};
 use crate::error::{Error, Kind, Stage};
 use crate::time::Instant;
 
@@ -120,7 +120,7 @@ pub(super) struct Turn<'a> {
 #[derive(Debug)]
 pub(in crate::channel) struct Reserved {
     _in_flight: InFlight,
-    _freed: Option<Freed>,
+    _limited: Option<(balance::Place, Freed)>,
 }
 
 #[derive(Debug)]
@@ -133,12 +133,16 @@ impl Drop for Freed {
 }
 
 impl Reserved {
-    pub(super) fn new(in_flight: InFlight, limited: Option<&Arc<Concurrency>>) -> Self {
-        let limited = limited.filter(|it| it.per_endpoint().is_some());
-        Self {
-            _in_flight: in_flight,
-            _freed: limited.cloned().map(Freed),
-        }
+    /// `None` if the endpoint is at its limit.
+    pub(super) fn at(load: &Arc<Load>, limits: Option<&Arc<Concurrency>>) -> Option<Self> {
+        let limited = match limits.and_then(|it| Some((it, it.limits.per_endpoint?))) {
+            None => None,
+            Some((limits, most)) => Some((load.take_place(most)?, Freed(Arc::clone(limits)))),
+        };
+        Some(Self {
+            _in_flight: load.begin(),
+            _limited: limited,
+        })
     }
 }
 
@@ -153,10 +157,6 @@ impl Concurrency {
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
         })
-    }
-
-    pub(super) fn per_endpoint(&self) -> Option<u32> {
-        self.limits.per_endpoint
     }
 
     /// A call's part of the channel's limit.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::sync::watch;
 use tonic::Code;
 use tonic::body::Body;
 use tower_service::Service;
 
-use crate::balance::Policy as _;
+use crate::balance::{LoadReport, Policy as _, ReportRules};
 use crate::directory::Directory;
 use crate::endpoint::Subchannel;
 use crate::error::{Error, Kind, Stage};
@@ -72,6 +72,8 @@ pub(super) struct Inner {
     pub(super) counters: Counters,
     /// The balancing policy looks at latencies.
     pub(super) times_calls: bool,
+    /// It looks at load reports, by these rules.
+    reports: Option<ReportRules>,
 }
 
 impl Inner {
@@ -114,6 +116,16 @@ impl Inner {
         (self.times_calls).then(|| FirstMessage::of(load(), true, self.directory.made))
     }
 
+    /// Keeps what the endpoint says of its load in these trailers, if the balancing policy looks at that.
+    pub(super) fn note_report(&self, subchannel: &Subchannel, trailers: &HeaderMap) {
+        if let Some(rules) = &self.reports
+            && let Some(report) = LoadReport::from_trailers(trailers)
+        {
+            let now = self.age(Instant::now());
+            subchannel.load.note_report(&report, rules, now);
+        }
+    }
+
     /// The clock of budget and pickers.
     pub(super) fn age(&self, now: Instant) -> Duration {
         self.directory.age(now)
@@ -133,6 +145,7 @@ impl Channel {
     pub(crate) fn new(parts: Parts) -> Self {
         let budget = Arc::new(Budget::new(parts.budget));
         let times_calls = parts.directory.policy.uses_latency();
+        let reports = parts.directory.policy.load_reports();
         Self {
             inner: Arc::new(Inner {
                 directory: parts.directory,
@@ -145,6 +158,7 @@ impl Channel {
                 concurrency: parts.concurrency,
                 counters: Counters::default(),
                 times_calls,
+                reports,
             }),
         }
     }

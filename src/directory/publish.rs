@@ -48,7 +48,8 @@ impl Writer {
                 EndpointSet::blocked(version, members, Blocked::Fail(Some(reason.into())))
             }
             (Some(_), _) => {
-                EndpointSet::build(version, members, &self.directory.policy, &self.rules)
+                let age = self.directory.age(start);
+                EndpointSet::build(version, members, &self.directory.policy, &self.rules, age)
             }
             (None, None) => EndpointSet::blocked(version, members, Blocked::Wait),
             (None, Some(error)) => {
@@ -71,7 +72,8 @@ impl Writer {
         }
         let members = Arc::clone(&self.members);
         let policy = &self.directory.policy;
-        let set = EndpointSet::build(before.version, members, policy, &self.rules);
+        let age = self.directory.age(Instant::now());
+        let set = EndpointSet::build(before.version, members, policy, &self.rules, age);
         if set.admission == before.admission {
             self.directory.set.store(Arc::new(set));
         } else {

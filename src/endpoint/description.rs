@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::address::{Address, InvalidAddress};
+use crate::balance::PRIORITY;
 use crate::transport::dial::UnixOptions;
 use crate::transport::security::Wanted;
 
@@ -139,6 +140,13 @@ impl Endpoint {
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.description().metadata).insert(key.into(), value.into());
         self
+    }
+
+    /// Its tier, for [`Tiers::by_priority`](crate::balance::Tiers::by_priority): 0 is the first one, and the default. It is
+    /// the same as the metadata `priority`.
+    #[must_use]
+    pub fn priority(self, priority: u32) -> Self {
+        self.metadata(PRIORITY, priority.to_string())
     }
 
     /// The service that health checks of this endpoint ask for (`grpc.health.v1`). Default: none of its own.

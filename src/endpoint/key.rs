@@ -1,8 +1,10 @@
 //! What tells endpoints apart.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::fmt::{self, Write as _};
+use std::hash::{Hash, Hasher};
 
 use http::uri::Authority;
+use xxhash_rust::xxh64::Xxh64;
 
 use crate::address::Address;
 use crate::error::Error;
@@ -69,7 +71,7 @@ impl Key {
         &self.address
     }
 
-    /// The same for the same key, in all sets of the process.
+    /// The same for the same key, in all processes.
     pub(crate) fn identity(&self) -> u64 {
         self.identity
     }
@@ -104,15 +106,31 @@ impl Key {
         authority.filter(|_| self.own_authority)
     }
 
+    /// XXH64 of the address, and of the authority if that does not follow from it: so all clients agree on it, and
+    /// restarted ones too. What else there may be is rare; with it, the hash is the same in programs that were built alike.
     fn hashed(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.address.hash(&mut hasher);
-        let authority = self.own_authority();
-        authority.map(str::to_ascii_lowercase).hash(&mut hasher);
-        self.security().hash(&mut hasher);
-        self.unix().hash(&mut hasher);
-        self.peer_pid().hash(&mut hasher);
-        hasher.finish()
+        let mut hasher = Xxh64::new(0);
+        // A hasher takes all that it is given.
+        let _ = write!(Text(&mut hasher), "{}", self.address);
+        if let Some(authority) = self.own_authority() {
+            hasher.update(b"\0");
+            hasher.update(authority.to_ascii_lowercase().as_bytes());
+        }
+        let rest = (self.security(), self.unix(), self.peer_pid());
+        if rest != (&Wanted::default(), None, None) {
+            rest.hash(&mut hasher);
+        }
+        hasher.digest()
+    }
+}
+
+/// Hashes the text that is written to it.
+struct Text<'a>(&'a mut Xxh64);
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -161,6 +179,16 @@ mod tests {
             assert_eq!(key(&same), key(&plain));
             assert_eq!(key(&same).identity(), key(&plain).identity());
         }
+    }
+
+    #[test]
+    fn identities_are_the_same_in_all_processes_and_versions() {
+        let server = Endpoint::tcp("server1.internal:50051");
+        let text = b"server1.internal:50051";
+        assert_eq!(key(&server).identity(), xxhash_rust::xxh64::xxh64(text, 0));
+        let socket = Endpoint::unix("/run/app/plugin.sock");
+        let text = b"unix:/run/app/plugin.sock";
+        assert_eq!(key(&socket).identity(), xxhash_rust::xxh64::xxh64(text, 0));
     }
 
     #[test]

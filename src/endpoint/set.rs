@@ -4,6 +4,7 @@ mod pick;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::balance::{Candidate, Picker, Policy};
 use crate::error::Stage;
@@ -82,11 +83,13 @@ impl EndpointSet {
         }
     }
 
+    /// `age`: how long ago the channel was made.
     pub(crate) fn build(
         version: u64,
         members: Arc<[Member]>,
         policy: &dyn Policy,
         rules: &Rules,
+        age: Duration,
     ) -> Self {
         let now = Instant::now();
         let used: Vec<_> = members.iter().filter_map(Member::used).collect();
@@ -102,6 +105,7 @@ impl EndpointSet {
             }
             turning
         });
+        let reports = policy.load_reports();
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         let mut unavailable = Vec::new();
@@ -115,6 +119,9 @@ impl EndpointSet {
             let weight = endpoint.weight_or_default();
             let candidate = Candidate::new(subchannel.identity, weight)
                 .with_metadata(Arc::clone(endpoint.facts()))
+                .with_reported_weight(
+                    reports.and_then(|it| subchannel.load.reported_weight(&it, age)),
+                )
                 .with_load(Arc::clone(&subchannel.load));
             let share = match fate {
                 Fate::In(share) | Fate::Tolerated(share) => *share,

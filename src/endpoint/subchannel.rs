@@ -17,7 +17,7 @@ use super::health::{EndpointHealth, Recorded};
 /// stays known.
 #[derive(Debug)]
 pub(crate) struct Subchannel {
-    /// The same for the same key, in all sets of the process.
+    /// The same for the same key: see [`identity_of`].
     pub(crate) identity: u64,
     /// The address as text, for errors and logs.
     pub(crate) name: Arc<str>,

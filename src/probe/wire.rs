@@ -2,6 +2,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::protobuf::{Value, take_field};
+
 /// `HealthCheckResponse.ServingStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
@@ -66,31 +68,19 @@ impl Responses {
             return Ok(None);
         }
         self.data.advance(PREFIX);
-        let message = self.data.split_to(length).freeze();
-        status(message)
+        let message = self.data.split_to(length);
+        status(&message)
             .map(Some)
             .ok_or("the answer is no HealthCheckResponse")
     }
 }
 
 /// The status in a `HealthCheckResponse`: field 1, a varint; the last one counts, and other fields are skipped.
-fn status(mut message: Bytes) -> Option<Word> {
+fn status(mut message: &[u8]) -> Option<Word> {
     let mut status = 0;
-    while message.has_remaining() {
-        let tag = varint(&mut message)?;
-        match (tag >> 3, tag & 7) {
-            (0, _) => return None,
-            (1, 0) => status = varint(&mut message)?,
-            (_, 0) => {
-                varint(&mut message)?;
-            }
-            (_, 1) => skip(&mut message, 8)?,
-            (_, 2) => {
-                let length = varint(&mut message)?;
-                skip(&mut message, usize::try_from(length).ok()?)?;
-            }
-            (_, 5) => skip(&mut message, 4)?,
-            _ => return None,
+    while !message.is_empty() {
+        if let (1, Value::Varint(value)) = take_field(&mut message)? {
+            status = value;
         }
     }
     Some(match status {
@@ -99,26 +89,6 @@ fn status(mut message: Bytes) -> Option<Word> {
         3 => Word::ServiceUnknown,
         _ => Word::Unknown,
     })
-}
-
-fn skip(message: &mut Bytes, length: usize) -> Option<()> {
-    if message.remaining() < length {
-        return None;
-    }
-    message.advance(length);
-    Some(())
-}
-
-fn varint(message: &mut Bytes) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = message.try_get_u8().ok()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 fn put_varint(message: &mut BytesMut, mut value: u64) {

@@ -54,7 +54,6 @@ impl Call {
                 turn = Some(limits.queue().await?);
             }
         }
-        let most = limits.and_then(|it| it.per_endpoint());
         // An endpoint of the set was at its limit.
         let mut crowded = false;
         // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
@@ -86,17 +85,12 @@ impl Call {
             };
             match (choice, full.take()) {
                 (Choice::Use(subchannel, trial), last) => {
-                    let begun = match most {
-                        None => Some(subchannel.load.begin()),
-                        Some(most) => subchannel.load.begin_below(most),
-                    };
-                    let Some(in_flight) = begun else {
+                    let Some(in_flight) = Reserved::at(&subchannel.load, limits) else {
                         unready.push(subchannel.identity);
                         crowded = true;
                         full = last;
                         continue;
                     };
-                    let in_flight = Reserved::new(in_flight, limits);
                     // The next one's, however long this one waits for a stream.
                     turn = None;
                     self.waiting = Waiting::ForStream;
