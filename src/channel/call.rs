@@ -270,7 +270,7 @@ impl Call {
         let limit = self.settings.limit.as_ref();
         let inner = &self.inner;
         let policy = inner.retry.of(self.head.path());
-        let facts = AttemptFacts {
+        let mut facts = AttemptFacts {
             outcome,
             idempotent: self
                 .settings
@@ -281,7 +281,11 @@ impl Call {
             refused_before: self.refused,
             committed: self.replay.is_committed(),
             remaining: limit.map(|limit| limit.deadline.remaining(now)),
+            next_takes: None,
         };
+        if limit.is_some() && policy.may_retry(&facts).is_ok() {
+            facts.next_takes = self.next_takes(inner.age(now));
+        }
         policy.decide(&facts, &inner.budget, inner.age(now), fastrand::f64())
     }
 

@@ -18,7 +18,7 @@ use crate::directory::Directory;
 use crate::endpoint::Subchannel;
 use crate::error::{Error, Kind, Stage};
 use crate::pool::State;
-use crate::retry::{Budget, BudgetLimits, Policies};
+use crate::retry::{Budget, BudgetLimits, Policies, Retry};
 use crate::task::Tasks;
 use crate::time::Instant;
 use crate::token::{Held, TokenHolder};
@@ -69,6 +69,8 @@ pub(super) struct Inner {
     pub(super) counters: Counters,
     /// The balancing policy looks at latencies.
     pub(super) times_calls: bool,
+    /// Some calls are retried.
+    repeats: bool,
 }
 
 impl Inner {
@@ -105,10 +107,15 @@ impl Inner {
             .at(&subchannel.name))
     }
 
-    /// Follows an attempt that is given to this endpoint to the first message of its response, if anybody wants to know.
+    /// Follows an attempt that is given to this endpoint to the first message of its response, if anybody wants to know:
+    /// the balancing policy of each, and whoever repeats calls of one in 16, which costs the others no look at the clock.
     pub(super) fn first_message(&self, subchannel: &Subchannel) -> Option<FirstMessage> {
-        let load = || Arc::clone(&subchannel.load);
-        (self.times_calls).then(|| FirstMessage::of(load(), true, self.directory.made))
+        const SAMPLED: u32 = 16;
+        let all = self.times_calls;
+        (all || (self.repeats && fastrand::u32(..SAMPLED) == 0)).then(|| {
+            let load = Arc::clone(&subchannel.load);
+            FirstMessage::of(load, all, self.directory.made)
+        })
     }
 
     /// The clock of budget and pickers.
@@ -129,6 +136,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 impl Channel {
     pub(crate) fn new(parts: Parts) -> Self {
         let budget = Arc::new(Budget::new(parts.budget));
+        let repeats = parts.retry.all().any(Retry::has_retries);
         let times_calls = parts.directory.policy.uses_latency();
         Self {
             inner: Arc::new(Inner {
@@ -136,6 +144,7 @@ impl Channel {
                 tasks: parts.tasks,
                 token: parts.token,
                 tls: parts.tls,
+                repeats,
                 retry: parts.retry,
                 budget,
                 defaults: parts.defaults,

@@ -18,6 +18,11 @@ impl Policies {
         Self { default, named }
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Retry> {
+        std::iter::once(&self.default).chain(self.named.values())
+    }
+
     /// The policy for a request's path: its method's, else its service's, else the channel's (the order of
     /// gRPC's service config).
     pub(crate) fn of(&self, path: &str) -> &Retry {

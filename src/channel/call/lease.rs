@@ -1,6 +1,7 @@
 //! From a call to a slot: which endpoint, and the wait for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::Code;
 
@@ -33,6 +34,17 @@ impl Call {
                 leased.unwrap_or_else(|_| Err(self.deadline_passed()))
             }
         }
+    }
+
+    /// How long the endpoint takes to answer of late that another attempt would go to, were it made now.
+    pub(super) fn next_takes(&self, now: Duration) -> Option<Duration> {
+        let request = self
+            .head
+            .pick_request(&self.extensions)
+            .with_attempt(self.past.attempts + 1)
+            .at(now);
+        let set = self.inner.directory.set();
+        set.next(&request, &self.tried)?.load.recent_median(now)
     }
 
     /// Picks an endpoint, and waits for a slot of it. An endpoint that turns out not to be ready costs no attempt.
