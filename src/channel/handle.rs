@@ -18,7 +18,7 @@ use crate::directory::Directory;
 use crate::endpoint::Subchannel;
 use crate::error::{Error, Kind, Stage};
 use crate::pool::State;
-use crate::retry::{Budget, BudgetLimits, Policies, Retry};
+use crate::retry::{Budget, BudgetLimits, Hedging, Policies, Retry};
 use crate::task::Tasks;
 use crate::time::Instant;
 use crate::token::{Held, TokenHolder};
@@ -52,7 +52,9 @@ pub(crate) struct Parts {
     pub(crate) tasks: Tasks,
     pub(crate) token: Option<Arc<TokenHolder>>,
     pub(crate) tls: TlsSettings,
-    pub(crate) retry: Policies,
+    pub(crate) retry: Policies<Retry>,
+    /// `None`: no method's calls are hedged.
+    pub(crate) hedging: Option<Policies<Hedging>>,
     pub(crate) budget: BudgetLimits,
     pub(crate) defaults: CallDefaults,
 }
@@ -63,13 +65,14 @@ pub(super) struct Inner {
     pub(super) tasks: Tasks,
     pub(super) token: Option<Arc<TokenHolder>>,
     tls: TlsSettings,
-    pub(super) retry: Policies,
+    pub(super) retry: Policies<Retry>,
+    pub(super) hedging: Option<Policies<Hedging>>,
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
     pub(super) counters: Counters,
     /// The balancing policy looks at latencies.
     pub(super) times_calls: bool,
-    /// Some calls are retried.
+    /// Some calls are retried or hedged.
     repeats: bool,
 }
 
@@ -136,7 +139,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 impl Channel {
     pub(crate) fn new(parts: Parts) -> Self {
         let budget = Arc::new(Budget::new(parts.budget));
-        let repeats = parts.retry.all().any(Retry::has_retries);
+        let repeats = parts.hedging.is_some() || parts.retry.all().any(Retry::has_retries);
         let times_calls = parts.directory.policy.uses_latency();
         Self {
             inner: Arc::new(Inner {
@@ -146,6 +149,7 @@ impl Channel {
                 tls: parts.tls,
                 repeats,
                 retry: parts.retry,
+                hedging: parts.hedging,
                 budget,
                 defaults: parts.defaults,
                 counters: Counters::default(),

@@ -160,6 +160,11 @@ impl Retry {
         self.replay_buffer
     }
 
+    /// How long to wait before trying once more where no endpoint was.
+    pub(crate) fn pause(&self, n: u32, rng_unit: f64) -> Duration {
+        self.backoff.delay(n, rng_unit)
+    }
+
     pub(crate) const fn has_retries(&self) -> bool {
         self.attempts > 1
     }

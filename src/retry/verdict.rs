@@ -86,6 +86,27 @@ impl GiveUp {
     }
 }
 
+impl AttemptFacts {
+    /// What becomes of work that was provably not processed; `None` if this is none.
+    pub(crate) fn resend(&self) -> Option<Verdict> {
+        let resend = match self.outcome.delivery {
+            Delivery::NotSent => true,
+            Delivery::Refused => !self.refused_before,
+            Delivery::MaybeProcessed | Delivery::Answered => false,
+        };
+        resend.then(|| match self.committed {
+            true => Verdict::GiveUp(GiveUp::Committed),
+            false if self.is_too_late(Duration::ZERO) => Verdict::GiveUp(GiveUp::DeadlineTooClose),
+            false => Verdict::ResendNow,
+        })
+    }
+
+    /// Whether so much more time than that is not left.
+    pub(crate) fn is_too_late(&self, needed: Duration) -> bool {
+        self.remaining.is_some_and(|remaining| remaining <= needed)
+    }
+}
+
 impl Retry {
     /// Decides about a failed attempt, and draws on the budget if it is to be retried.
     ///
@@ -107,18 +128,8 @@ impl Retry {
         now: Duration,
         rng_unit: f64,
     ) -> Verdict {
-        let too_late = |delay| facts.remaining.is_some_and(|remaining| remaining <= delay);
-        let resend = match facts.outcome.delivery {
-            Delivery::NotSent => true,
-            Delivery::Refused => !facts.refused_before,
-            Delivery::MaybeProcessed | Delivery::Answered => false,
-        };
-        if resend {
-            return match facts.committed {
-                true => Verdict::GiveUp(GiveUp::Committed),
-                false if too_late(Duration::ZERO) => Verdict::GiveUp(GiveUp::DeadlineTooClose),
-                false => Verdict::ResendNow,
-            };
+        if let Some(verdict) = facts.resend() {
+            return verdict;
         }
         if let Err(reason) = self.may_retry(facts) {
             return Verdict::GiveUp(reason);
@@ -127,7 +138,7 @@ impl Retry {
             Some(Pushback::After(delay)) => delay,
             _ => self.backoff.delay(facts.attempts_since_pushback, rng_unit),
         };
-        if too_late(delay.saturating_add(facts.next_takes.unwrap_or_default())) {
+        if facts.is_too_late(delay.saturating_add(facts.next_takes.unwrap_or_default())) {
             return Verdict::GiveUp(GiveUp::DeadlineTooClose);
         }
         match budget.try_withdraw(now) {
@@ -149,6 +160,11 @@ impl Retry {
             return Err(GiveUp::Committed);
         }
         Ok(())
+    }
+
+    /// Whether a hedged call, which may be processed twice, goes on after an attempt that ended like this.
+    pub(crate) fn tolerates(&self, facts: &AttemptFacts) -> bool {
+        self.may_repeat(facts).is_ok()
     }
 
     /// Whether this kind of failure may be retried at all.

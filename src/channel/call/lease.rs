@@ -37,14 +37,14 @@ impl Call {
     }
 
     /// How long the endpoint takes to answer of late that another attempt would go to, were it made now.
-    pub(super) fn next_takes(&self, now: Duration) -> Option<Duration> {
+    pub(super) fn next_takes(&self, tried: &[u64], now: Duration) -> Option<Duration> {
         let request = self
             .head
             .pick_request(&self.extensions)
             .with_attempt(self.past.attempts + 1)
             .at(now);
         let set = self.inner.directory.set();
-        set.next(&request, &self.tried)?.load.recent_median(now)
+        set.next(&request, tried)?.load.recent_median(now)
     }
 
     /// Picks an endpoint, and waits for a slot of it. An endpoint that turns out not to be ready costs no attempt.
@@ -58,6 +58,9 @@ impl Call {
         let mut full = None;
         loop {
             self.waiting = Waiting::ForEndpoint;
+            if let Some(leg) = &self.leg {
+                self.tried = leg.tried();
+            }
             let (version, choice) = {
                 let set = directory.set();
                 if set.version != unready_in {
@@ -75,6 +78,9 @@ impl Call {
                 (Choice::Use(subchannel, trial), _) => {
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
+                    if let Some(leg) = &self.leg {
+                        leg.picked(&subchannel);
+                    }
                     let in_flight = subchannel.load.begin();
                     let first = self.inner.first_message(&subchannel);
                     match subchannel.pool.lease().await {

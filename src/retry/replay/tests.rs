@@ -347,7 +347,7 @@ fn a_stale_reader_is_woken_and_fails_and_steals_nothing() {
     let mut reader = replay.reader().unwrap();
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     let error = Some(Fail(
-        "a later attempt of the call reads the request now".into(),
+        "another attempt of the call reads the request now".into(),
     ));
     assert_eq!(next(&mut stale), error);
     assert_eq!(next(&mut reader), Some(data(1)));
