@@ -126,9 +126,7 @@ impl Call {
             };
             match result {
                 Ok(answer) => {
-                    let mut slot = answer.slot;
-                    let first = slot.first.take();
-                    let hold = Hold::Slot(slot);
+                    let hold = Hold::Slot(answer.slot);
                     let mut response = answer.response;
                     if !self.past.history.is_empty() {
                         let history = self.past.history.clone();
@@ -141,7 +139,7 @@ impl Call {
                     let (subchannel, token) = (answer.subchannel, self.token);
                     let (past, inner) = (self.past, self.inner);
                     Ok(ResponseBody::wrap(
-                        response, hold, first, token, limit, subchannel, past, inner,
+                        response, hold, token, limit, subchannel, past, inner,
                     ))
                 }
                 Err(error) => {

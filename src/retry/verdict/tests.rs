@@ -328,25 +328,17 @@ fn an_answer_must_be_likely_before_the_deadline() {
         ..failed(Answered, Code::Unavailable)
     };
     let late = Short::No(GiveUp::DeadlineTooClose);
+    let mut unlimited = left(0, u64::MAX);
+    unlimited.remaining = None;
+    // It is the same attempt once more.
+    let mut unsent = left(1, 100);
+    unsent.outcome.delivery = NotSent;
     for (facts, expected) in [
         (left(151, 100), Short::Retry(50)),
         (left(150, 100), late),
         (left(51, 0), Short::Retry(50)),
-        (
-            AttemptFacts {
-                remaining: None,
-                ..left(0, u64::MAX)
-            },
-            Short::Retry(50),
-        ),
-        // It is the same attempt once more.
-        (
-            AttemptFacts {
-                outcome: failed(NotSent, Code::Unavailable).outcome,
-                ..left(1, 100)
-            },
-            Short::Resend,
-        ),
+        (unlimited, Short::Retry(50)),
+        (unsent, Short::Resend),
     ] {
         assert_eq!(decide(&Retry::exponential(), &facts), expected, "{facts:?}");
     }
