@@ -148,7 +148,7 @@ pub use health::{
 pub use history::{Attempt, History};
 pub use pool::{PoolOptions, State};
 pub use probe::{HealthCheck, Probe, ProbeFuture, ProbeTarget};
-pub use retry::{Backoff, BudgetLimits, Retry};
+pub use retry::{Backoff, BudgetLimits, Hedge, Retry};
 pub use token::{Credentials, Token, TokenFuture, TokenSource};
 pub use transport::connection::{Http2Options, Keepalive};
 pub use transport::dial::{

@@ -17,7 +17,8 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client::calls::{endpoint, unary};
+use client::calls::{ask, endpoint, slow, unary};
+use client::pair::quick;
 use support::calls::request;
 use support::leak::LeakCheck;
 use support::server::EchoServer;
@@ -25,7 +26,9 @@ use support::wait::{wait_equal, within};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use trunkline::{Balance, Candidate, Channel, Connector, Load, Picker, Policy, Retry, State};
+use trunkline::{
+    Balance, CallOptions, Candidate, Channel, Connector, Load, Picker, Policy, Retry, State,
+};
 use trunkline_proto::echo_client::EchoClient;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -153,5 +156,38 @@ async fn a_stream_keeps_an_endpoint_busy_until_its_first_message() {
     assert_eq!(watched.load(), (1, 0));
     drop(pinned);
     drop((client, channel, servers));
+    leaks.finish().await;
+}
+
+#[tokio::test]
+async fn no_retry_is_begun_whose_answer_would_come_too_late() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    let channel = Connector::endpoints([endpoint(&server).weight(1)])
+        .balance(Balance::peak_ewma())
+        .retry(quick())
+        .no_breaker()
+        .connect()
+        .await
+        .unwrap();
+    let hurried = CallOptions::new().timeout(Duration::from_millis(900));
+    server.behaviour().fail(1.0, Code::Unavailable);
+    let failed = ask(&channel, request(1), hurried).await;
+    assert_eq!(failed.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(server.journal().times_handled(1), 3, "nothing is known yet");
+
+    server.behaviour().heal();
+    let calls = (2..8).map(|id| slow(&channel, id, 1_000));
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap().unwrap();
+    }
+    server.behaviour().fail(1.0, Code::Unavailable);
+    let failed = ask(&channel, request(8), hurried).await.unwrap_err();
+    assert_eq!(failed.code(), Code::Unavailable, "the server's own word");
+    assert_eq!(server.journal().times_handled(8), 1);
+    let patient = CallOptions::new().timeout(Duration::from_secs(60));
+    ask(&channel, request(9), patient).await.unwrap_err();
+    assert_eq!(server.journal().times_handled(9), 3);
+    drop((channel, server));
     leaks.finish().await;
 }

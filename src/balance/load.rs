@@ -1,14 +1,16 @@
 //! What an endpoint is doing, as pickers see it.
 
 mod latency;
+mod recent;
 mod report;
 mod reported;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use latency::Latency;
+use recent::Recent;
 pub(crate) use report::LoadReport;
 pub use reported::ReportRules;
 use reported::Reported;
@@ -23,6 +25,8 @@ pub struct Load {
     placed: AtomicU32,
     pending: AtomicU32,
     latency: Latency,
+    /// Of an endpoint that has answered: most of many are never called.
+    recent: OnceLock<Box<Recent>>,
     reported: Reported,
 }
 
@@ -89,6 +93,13 @@ impl Load {
     /// The endpoint took that long to begin its answer. `now` is the time of the channel's life.
     pub(crate) fn answered(&self, took: Duration, now: Duration) {
         self.latency.observe(took, now);
+        self.recent.get_or_init(Box::default).add(took, now);
+    }
+
+    /// The median time to the beginning of an answer, of late: of the last 16 that were timed and are not older than 30 s.
+    /// `None` if they are fewer than 5.
+    pub(crate) fn recent_median(&self, now: Duration) -> Option<Duration> {
+        self.recent.get()?.median(now)
     }
 
     /// An attempt failed by the endpoint's fault after that long, which counts as `penalty` if that is longer: an endpoint
@@ -103,6 +114,12 @@ impl Load {
     /// of the endpoint: one that froze, and whose callers give up, would look idle and fast.
     pub(crate) fn abandoned(&self, waited: Duration, now: Duration) {
         self.latency.observe_bound(waited, now);
+        // A median asks only on which side of it an answer would have been.
+        if self.recent_median(now).is_some_and(|it| waited > it)
+            && let Some(recent) = self.recent.get()
+        {
+            recent.add(waited, now);
+        }
     }
 
     /// The endpoint said this of itself.
@@ -140,4 +157,22 @@ mod tests {
         load.end_pending();
         assert_eq!((load.pending(), load.in_flight()), (1, 0));
     }
+
+    #[test]
+    fn answers_make_the_median_and_failures_do_not() {
+        const MS: Duration = Duration::from_millis(1);
+        let load = Load::default();
+        load.abandoned(HOUR, MS);
+        assert_eq!(load.recent_median(MS), None);
+        (0..5).for_each(|_| load.answered(10 * MS, MS));
+        for _ in 0..16 {
+            load.failed(MS, HOUR, MS);
+            load.abandoned(9 * MS, MS);
+        }
+        assert_eq!(load.recent_median(MS), Some(10 * MS));
+        (0..6).for_each(|_| load.abandoned(HOUR, MS));
+        assert!(load.recent_median(MS).unwrap() > 10 * MS, "it froze");
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
 }

@@ -21,7 +21,7 @@ const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
 
 /// A request without its body, to make each attempt's request from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Head {
     method: Method,
     path: PathAndQuery,

@@ -47,8 +47,6 @@ pin_project! {
 struct Running {
     incoming: Incoming,
     hold: Hold,
-    /// Until there is a message.
-    first: Option<FirstMessage>,
     /// What the call led to if the response does not say.
     unless_told: Outcome,
     token: Option<Arc<Held>>,
@@ -64,6 +62,7 @@ pub(super) enum Hold {
     Turn {
         _turn: OwnedSemaphorePermit,
         pinned: Arc<Pinned>,
+        first: Option<FirstMessage>,
     },
 }
 
@@ -74,6 +73,14 @@ impl Hold {
             Self::Turn { pinned, .. } => pinned.connection_id(),
         }
     }
+
+    /// Until the response has a message.
+    fn first(&mut self) -> &mut Option<FirstMessage> {
+        match self {
+            Self::Slot(slot) => &mut slot.first,
+            Self::Turn { first, .. } => first,
+        }
+    }
 }
 
 impl ResponseBody {
@@ -81,8 +88,7 @@ impl ResponseBody {
     /// its headers do not say.
     pub(super) fn wrap(
         response: Response<Incoming>,
-        hold: Hold,
-        first: Option<FirstMessage>,
+        mut hold: Hold,
         token: Option<Arc<Held>>,
         limit: Option<TimeLimit>,
         subchannel: Arc<Subchannel>,
@@ -92,9 +98,8 @@ impl ResponseBody {
         let unless_told = Outcome::of_http(response.status(), response.headers());
         let has_ended = response.body().is_end_stream();
         // There is none if a status ended the attempt.
-        let mut first = first;
         if (has_ended || unless_told.code != Code::Ok)
-            && let Some(first) = first.take()
+            && let Some(first) = hold.first().take()
         {
             first.ended(unless_told, unless_told.bearing());
         }
@@ -105,7 +110,6 @@ impl ResponseBody {
             let running = Running {
                 incoming,
                 hold,
-                first,
                 unless_told,
                 token,
                 inner,
@@ -162,7 +166,7 @@ impl Body for ResponseBody {
         }
         let mut closed = false;
         if outcome.is_none_or(|it| it.code == Code::Ok)
-            && let Some(first) = running.first.take()
+            && let Some(first) = running.hold.first().take()
         {
             first.came();
         }
@@ -172,7 +176,7 @@ impl Body for ResponseBody {
                 Some(limit) if limit.is_behind(outcome.code) => Bearing::Neutral,
                 _ => outcome.bearing(),
             };
-            if let Some(first) = running.first.take() {
+            if let Some(first) = running.hold.first().take() {
                 first.ended(outcome, bearing);
             }
             let connection = running.hold.connection_id();

@@ -1,6 +1,7 @@
 //! The attempt loop: everything that may happen between a request and its response.
 
 mod failure;
+mod hedged;
 mod lease;
 
 use std::future::poll_fn;
@@ -14,7 +15,7 @@ use tonic::body::Body;
 use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
 use crate::error::{Delivery, Error, Kind, Stage};
-use crate::retry::{AttemptFacts, Replay, Verdict, Withdrawal};
+use crate::retry::{AttemptFacts, GiveUp, Replay, Verdict, Withdrawal};
 use crate::time::Instant;
 use crate::token::Held;
 use crate::transport::connection::Incoming;
@@ -26,6 +27,7 @@ use super::handle::Inner;
 use super::options::Settings;
 use super::past::{Ended, Past};
 use failure::{per_try_timeout_passed, unrepeatable};
+use hedged::Leg;
 pub(super) use lease::Slot;
 
 /// One call. Owns the deadline, the endpoints tried, the replay buffer and the count of attempts; nothing
@@ -55,6 +57,8 @@ pub(super) struct Call {
     /// The endpoint that was picked last.
     endpoint: Option<Arc<Subchannel>>,
     last_error: Option<Error>,
+    /// It is one attempt of a hedged call.
+    leg: Option<Leg>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -100,6 +104,7 @@ impl Call {
             waiting: Waiting::ForEndpoint,
             endpoint: None,
             last_error: None,
+            leg: None,
         }
     }
 
@@ -114,24 +119,15 @@ impl Call {
         async move {
             self.inner.counters.started();
             self.inner.budget.deposit(self.inner.age(self.started));
-            let result = match &self.settings.limit {
-                None => self.attempts().await,
-                // Timers have a tick of 1 ms, and requests are sent in less.
-                Some(limit) if limit.timeout.is_zero() => Err(self.deadline_passed()),
-                Some(limit) => {
-                    let deadline = limit.deadline.instant();
-                    let result = tokio::time::timeout_at(deadline, self.attempts()).await;
-                    result.unwrap_or_else(|_| {
-                        self.record_lateness();
-                        Err(self.deadline_passed())
-                    })
-                }
+            let result = if self.is_hedged() {
+                // Calls without hedging have no room for this.
+                Box::pin(self.hedged()).await
+            } else {
+                self.limited().await
             };
             match result {
                 Ok(answer) => {
-                    let mut slot = answer.slot;
-                    let first = slot.first.take();
-                    let hold = Hold::Slot(slot);
+                    let hold = Hold::Slot(answer.slot);
                     let mut response = answer.response;
                     if !self.past.history.is_empty() {
                         let history = self.past.history.clone();
@@ -144,7 +140,7 @@ impl Call {
                     let (subchannel, token) = (answer.subchannel, self.token);
                     let (past, inner) = (self.past, self.inner);
                     Ok(ResponseBody::wrap(
-                        response, hold, first, token, limit, subchannel, past, inner,
+                        response, hold, token, limit, subchannel, past, inner,
                     ))
                 }
                 Err(error) => {
@@ -163,6 +159,35 @@ impl Call {
                 }
             }
         }
+    }
+
+    /// The attempts, under the deadline.
+    async fn limited(&mut self) -> Result<Answer, Error> {
+        match &self.settings.limit {
+            None => self.attempts().await,
+            // Timers have a tick of 1 ms, and requests are sent in less.
+            Some(limit) if limit.timeout.is_zero() => Err(self.deadline_passed()),
+            Some(limit) => {
+                let deadline = limit.deadline.instant();
+                let result = tokio::time::timeout_at(deadline, self.attempts()).await;
+                result.unwrap_or_else(|_| {
+                    self.record_lateness();
+                    Err(self.deadline_passed())
+                })
+            }
+        }
+    }
+
+    /// Whether several attempts may run at the same time: only if processing the call twice does no harm.
+    fn is_hedged(&self) -> bool {
+        let hedging = self.inner.hedging.as_ref();
+        hedging.is_some_and(|it| it.of(self.head.path()).attempts() > 1) && self.is_idempotent()
+    }
+
+    fn is_idempotent(&self) -> bool {
+        let policy = self.inner.retry.of(self.head.path());
+        (self.settings.idempotent)
+            .unwrap_or_else(|| policy.is_idempotent() || self.head.is_idempotent())
     }
 
     async fn attempts(&mut self) -> Result<Answer, Error> {
@@ -271,18 +296,24 @@ impl Call {
         let limit = self.settings.limit.as_ref();
         let inner = &self.inner;
         let policy = inner.retry.of(self.head.path());
-        let facts = AttemptFacts {
+        let mut facts = AttemptFacts {
             outcome,
-            idempotent: self
-                .settings
-                .idempotent
-                .unwrap_or_else(|| policy.is_idempotent() || self.head.is_idempotent()),
+            idempotent: self.is_idempotent(),
             attempts_made: self.past.attempts,
             attempts_since_pushback: self.past.since_pushback,
             refused_before: self.refused,
             committed: self.replay.is_committed(),
             remaining: limit.map(|limit| limit.deadline.remaining(now)),
+            next_takes: None,
         };
+        if self.leg.is_some() {
+            // What follows a failure is the whole call's business.
+            let resend = facts.resend();
+            return resend.unwrap_or(Verdict::GiveUp(GiveUp::AttemptsUsed));
+        }
+        if limit.is_some() && policy.may_retry(&facts).is_ok() {
+            facts.next_takes = self.next_takes(&self.tried, inner.age(now));
+        }
         policy.decide(&facts, &inner.budget, inner.age(now), fastrand::f64())
     }
 
@@ -302,7 +333,10 @@ impl Call {
         };
         if let Some(paid) = self.paid.take() {
             paid.spend();
-            self.inner.counters.retried();
+            match self.leg {
+                Some(_) => self.inner.counters.hedged(),
+                None => self.inner.counters.retried(),
+            }
         }
         let limit = self.settings.limit.as_ref();
         let previous = self.past.attempts - 1;

@@ -18,7 +18,7 @@ use crate::directory::Directory;
 use crate::endpoint::Subchannel;
 use crate::error::{Error, Kind, Stage};
 use crate::pool::State;
-use crate::retry::{Budget, BudgetLimits, Policies};
+use crate::retry::{Budget, BudgetLimits, Hedging, Policies, Retry};
 use crate::task::Tasks;
 use crate::time::Instant;
 use crate::token::{Held, TokenHolder};
@@ -53,7 +53,9 @@ pub(crate) struct Parts {
     pub(crate) tasks: Tasks,
     pub(crate) token: Option<Arc<TokenHolder>>,
     pub(crate) tls: TlsSettings,
-    pub(crate) retry: Policies,
+    pub(crate) retry: Policies<Retry>,
+    /// `None`: no method's calls are hedged.
+    pub(crate) hedging: Option<Policies<Hedging>>,
     pub(crate) budget: BudgetLimits,
     pub(crate) defaults: CallDefaults,
     pub(crate) concurrency: Option<Arc<Concurrency>>,
@@ -65,7 +67,8 @@ pub(super) struct Inner {
     pub(super) tasks: Tasks,
     pub(super) token: Option<Arc<TokenHolder>>,
     tls: TlsSettings,
-    pub(super) retry: Policies,
+    pub(super) retry: Policies<Retry>,
+    pub(super) hedging: Option<Policies<Hedging>>,
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
     pub(super) concurrency: Option<Arc<Concurrency>>,
@@ -74,6 +77,8 @@ pub(super) struct Inner {
     pub(super) times_calls: bool,
     /// It looks at load reports, by these rules.
     reports: Option<ReportRules>,
+    /// Some calls are retried or hedged.
+    repeats: bool,
 }
 
 impl Inner {
@@ -110,10 +115,15 @@ impl Inner {
             .at(&subchannel.name))
     }
 
-    /// Follows an attempt that is given to this endpoint to the first message of its response, if anybody wants to know.
+    /// Follows an attempt that is given to this endpoint to the first message of its response, if anybody wants to know:
+    /// the balancing policy of each, and whoever repeats calls of one in 16, which costs the others no look at the clock.
     pub(super) fn first_message(&self, subchannel: &Subchannel) -> Option<FirstMessage> {
-        let load = || Arc::clone(&subchannel.load);
-        (self.times_calls).then(|| FirstMessage::of(load(), true, self.directory.made))
+        const SAMPLED: u32 = 16;
+        let all = self.times_calls;
+        (all || (self.repeats && fastrand::u32(..SAMPLED) == 0)).then(|| {
+            let load = Arc::clone(&subchannel.load);
+            FirstMessage::of(load, all, self.directory.made)
+        })
     }
 
     /// Keeps what the endpoint says of its load in these trailers, if the balancing policy looks at that.
@@ -144,6 +154,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 impl Channel {
     pub(crate) fn new(parts: Parts) -> Self {
         let budget = Arc::new(Budget::new(parts.budget));
+        let repeats = parts.hedging.is_some() || parts.retry.all().any(Retry::has_retries);
         let times_calls = parts.directory.policy.uses_latency();
         let reports = parts.directory.policy.load_reports();
         Self {
@@ -152,7 +163,9 @@ impl Channel {
                 tasks: parts.tasks,
                 token: parts.token,
                 tls: parts.tls,
+                repeats,
                 retry: parts.retry,
+                hedging: parts.hedging,
                 budget,
                 defaults: parts.defaults,
                 concurrency: parts.concurrency,

@@ -40,6 +40,34 @@ impl Past {
         }
     }
 
+    /// Of the attempt with that number, which runs beside others.
+    pub(super) fn before(number: u32, now: Instant) -> Self {
+        Self {
+            attempts: number - 1,
+            ..Self::none(now)
+        }
+    }
+
+    /// Takes over what became of one of several attempts that run at the same time.
+    pub(super) fn adopt(&mut self, other: &mut Self, attempts: u32) {
+        self.attempts = attempts;
+        self.began = other.began;
+        let others = std::mem::take(&mut other.history);
+        others.iter().for_each(|it| self.history.push(it.clone()));
+    }
+
+    /// One of them had no answer yet when the call had its own.
+    pub(super) fn lost(&mut self, endpoint: &Arc<str>, elapsed: Duration) {
+        self.history.push(Attempt {
+            endpoint: Some(Arc::clone(endpoint)),
+            stage: Stage::Response,
+            delivery: Delivery::MaybeProcessed,
+            code: Code::Cancelled,
+            elapsed,
+            counted: true,
+        });
+    }
+
     /// One more attempt begins. The first one begins with the call.
     pub(super) fn begin(&mut self) {
         self.attempts += 1;

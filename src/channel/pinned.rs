@@ -167,9 +167,10 @@ impl Pinned {
                 let hold = Hold::Turn {
                     _turn: turn,
                     pinned: self,
+                    first,
                 };
                 Ok(ResponseBody::wrap(
-                    response, hold, first, token, limit, subchannel, past, inner,
+                    response, hold, token, limit, subchannel, past, inner,
                 ))
             }
             Err(error) => {

@@ -112,6 +112,10 @@ pub struct ChannelStats {
     pub failed: u64,
     /// Attempts repeated under the retry policy.
     pub retries: u64,
+    /// Attempts sent beside others of the same call, under [`Hedge`](crate::Hedge).
+    pub hedges: u64,
+    /// Those of them that gave the call's response.
+    pub hedges_won: u64,
     /// Attempts resent because the endpoint provably had not processed them.
     pub resends: u64,
     /// Times that TLS files that had changed could not be used; [`EndpointStatus::tls_error`] says why.
@@ -127,6 +131,8 @@ pub(super) struct Counters {
     failed: AtomicU64,
     retries: AtomicU64,
     resends: AtomicU64,
+    hedges: AtomicU64,
+    hedges_won: AtomicU64,
 }
 
 impl Counters {
@@ -142,6 +148,14 @@ impl Counters {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn hedged(&self) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn hedge_won(&self) {
+        self.hedges_won.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn resent(&self) {
         self.resends.fetch_add(1, Ordering::Relaxed);
     }
@@ -152,6 +166,8 @@ impl Counters {
             failed: self.failed.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
             resends: self.resends.load(Ordering::Relaxed),
+            hedges: self.hedges.load(Ordering::Relaxed),
+            hedges_won: self.hedges_won.load(Ordering::Relaxed),
             ..ChannelStats::default()
         }
     }

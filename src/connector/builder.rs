@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::health::{Breaker, EjectionLimits, Influence, OutlierDetection, SlowStart};
 use crate::pool::PoolOptions;
 use crate::probe::HealthCheck;
-use crate::retry::{BudgetLimits, Retry};
+use crate::retry::{BudgetLimits, Hedge, Retry};
 use crate::token::Credentials;
 use crate::transport::connection::{Http2Options, Keepalive};
 use crate::transport::dial::{Dial, TcpOptions, UnixOptions};
@@ -50,6 +50,8 @@ pub struct Connector {
     pub(super) subset: Option<Subset>,
     pub(super) retry: Retry,
     pub(super) retry_for: HashMap<String, Retry>,
+    pub(super) hedge: Hedge,
+    pub(super) hedge_for: HashMap<String, Hedge>,
     pub(super) retry_budget: BudgetLimits,
     pub(super) health_check: Option<HealthCheck>,
     pub(super) breaker: Option<Breaker>,
@@ -150,6 +152,8 @@ impl Connector {
             subset: Some(Subset::default()),
             retry: Retry::exponential(),
             retry_for: HashMap::new(),
+            hedge: Hedge::none(),
+            hedge_for: HashMap::new(),
             retry_budget: BudgetLimits::default(),
             health_check: None,
             breaker: Some(Breaker::new()),
@@ -215,7 +219,30 @@ impl Connector {
         self
     }
 
-    /// How much the channel as a whole may retry, whatever its methods' policies. Default
+    /// When idempotent calls without an answer are sent to another endpoint, too. Default [`Hedge::none`].
+    ///
+    /// A hedged call is not retried; of its [`retry`](Self::retry) policy the codes, the limit on an attempt and the replay
+    /// buffer hold.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = hedge;
+        self
+    }
+
+    /// The same for one method or service, with the rules of [`retry_for`](Self::retry_for).
+    ///
+    /// ```
+    /// use trunkline::{Connector, Hedge, Retry};
+    ///
+    /// let connector = Connector::tcp("inventory.internal:50051")
+    ///     .retry_for("shop.Inventory/Find", Retry::exponential().idempotent(true))
+    ///     .hedge_for("shop.Inventory/Find", Hedge::percentile(0.95));
+    /// ```
+    pub fn hedge_for(mut self, method: impl Into<String>, hedge: Hedge) -> Self {
+        self.hedge_for.insert(method.into(), hedge);
+        self
+    }
+
+    /// How much the channel as a whole may retry and hedge, whatever its methods' policies. Default
     /// [`BudgetLimits::default`].
     pub fn retry_budget(mut self, limits: BudgetLimits) -> Self {
         self.retry_budget = limits;

@@ -1,6 +1,6 @@
 //! Checks the settings, and starts the channel.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Stage};
 use crate::health::Rules;
 use crate::pool::{DialGate, PoolContext, State};
 use crate::probe::{self, HealthCheck};
-use crate::retry::{Policies, validate_method_name};
+use crate::retry::{Hedge, Hedging, Policies, validate_method_name};
 use crate::task::Tasks;
 use crate::token::TokenHolder;
 use crate::transport::dial::SocketDialer;
@@ -115,6 +115,7 @@ impl Connector {
             token,
             tasks,
             tls: tls_of_channel,
+            hedging: hedging(self.hedge, self.hedge_for),
             retry: Policies::new(self.retry, self.retry_for),
             budget: self.retry_budget,
             defaults: CallDefaults {
@@ -164,6 +165,7 @@ impl Connector {
             subset.validate()?;
         }
         self.validate_retry()?;
+        self.validate_hedging()?;
         if let Some(credentials) = &self.credentials {
             credentials.validate()?;
         }
@@ -205,7 +207,7 @@ impl Connector {
     fn validate_retry(&self) -> Result<(), Error> {
         self.retry_budget.validate("retry_budget")?;
         let named = self.retry_for.iter().map(|(name, retry)| {
-            validate_method_name(name)?;
+            validate_method_name("retry_for", name)?;
             Ok((format!("retry_for({name:?})"), retry))
         });
         for policy in std::iter::once(Ok(("retry".to_owned(), &self.retry))).chain(named) {
@@ -214,6 +216,15 @@ impl Connector {
             if let Some(timeout) = self.timeout {
                 retry.validate_under(&field, timeout)?;
             }
+        }
+        Ok(())
+    }
+
+    fn validate_hedging(&self) -> Result<(), Error> {
+        self.hedge.validate("hedge")?;
+        for (name, hedge) in &self.hedge_for {
+            validate_method_name("hedge_for", name)?;
+            hedge.validate(&format!("hedge_for({name:?})"))?;
         }
         Ok(())
     }
@@ -259,6 +270,16 @@ impl Connector {
         }
         Ok(())
     }
+}
+
+/// Nothing where no method's calls are hedged.
+fn hedging(default: Hedge, named: HashMap<String, Hedge>) -> Option<Policies<Hedging>> {
+    let mut all = std::iter::once(&default).chain(named.values());
+    all.any(|it| *it != Hedge::none()).then(|| {
+        let named = named.into_iter();
+        let named = named.map(|(name, hedge)| (name, Hedging::new(hedge)));
+        Policies::new(Hedging::new(default), named.collect())
+    })
 }
 
 fn time(field: &str, time: Duration) -> Result<(), Error> {

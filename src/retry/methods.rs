@@ -2,25 +2,29 @@
 
 use std::collections::HashMap;
 
-use super::Retry;
 use crate::error::Error;
 
-/// The retry policies of a channel: one for all methods, and those of some services and methods.
-#[derive(Clone, Debug)]
-pub(crate) struct Policies {
-    default: Retry,
+/// The policies of a channel: one for all methods, and those of some services and methods.
+#[derive(Debug)]
+pub(crate) struct Policies<T> {
+    default: T,
     /// By `service/method`, or by `service` alone.
-    named: HashMap<String, Retry>,
+    named: HashMap<String, T>,
 }
 
-impl Policies {
-    pub(crate) fn new(default: Retry, named: HashMap<String, Retry>) -> Self {
+impl<T> Policies<T> {
+    pub(crate) fn new(default: T, named: HashMap<String, T>) -> Self {
         Self { default, named }
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.default).chain(self.named.values())
     }
 
     /// The policy for a request's path: its method's, else its service's, else the channel's (the order of
     /// gRPC's service config).
-    pub(crate) fn of(&self, path: &str) -> &Retry {
+    pub(crate) fn of(&self, path: &str) -> &T {
         if self.named.is_empty() {
             return &self.default;
         }
@@ -33,12 +37,12 @@ impl Policies {
     }
 }
 
-/// Checks a name for [`Policies`].
+/// Checks a name for [`Policies`]. `field` is the setter's name.
 ///
 /// # Errors
 ///
 /// If it is neither `package.Service` nor `package.Service/Method`.
-pub(crate) fn validate_method_name(name: &str) -> Result<(), Error> {
+pub(crate) fn validate_method_name(field: &str, name: &str) -> Result<(), Error> {
     let is_part = |part: &str| {
         !part.is_empty()
             && part
@@ -55,11 +59,12 @@ pub(crate) fn validate_method_name(name: &str) -> Result<(), Error> {
     let problem = format!(
         "{name:?} must be a service, \"package.Service\", or a method, \"package.Service/Method\""
     );
-    Err(Error::config("retry_for", problem))
+    Err(Error::config(field, problem))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Retry;
     use super::*;
 
     #[test]
@@ -87,7 +92,7 @@ mod tests {
     #[test]
     fn names_are_a_service_or_a_method_of_it() {
         for name in ["Echo", "echo.v1.Echo", "echo.v1.Echo/Unary"] {
-            validate_method_name(name).unwrap();
+            validate_method_name("retry_for", name).unwrap();
         }
         for name in [
             "",
@@ -98,7 +103,7 @@ mod tests {
             "a b",
             "é",
         ] {
-            let error = validate_method_name(name).unwrap_err();
+            let error = validate_method_name("retry_for", name).unwrap_err();
             assert!(error.to_string().starts_with("retry_for: "), "{error}");
         }
     }

@@ -19,6 +19,7 @@
 
 mod backoff;
 mod budget;
+mod hedge;
 mod limits;
 mod methods;
 mod policy;
@@ -29,8 +30,10 @@ mod verdict;
 
 pub use backoff::Backoff;
 pub(crate) use budget::{Budget, Withdrawal};
+pub use hedge::Hedge;
+pub(crate) use hedge::Hedging;
 pub use limits::BudgetLimits;
 pub(crate) use methods::{Policies, validate_method_name};
 pub use policy::Retry;
 pub(crate) use replay::Replay;
-pub(crate) use verdict::{AttemptFacts, Verdict};
+pub(crate) use verdict::{AttemptFacts, GiveUp, Verdict};

@@ -45,7 +45,10 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// A resend is at once and free: it counts as no attempt, draws on no budget, and happens whatever this
 /// option says, even with [`none`](Self::none). A retry waits for the [`backoff`](Self::backoff), counts as
 /// an attempt, and draws on the [channel's budget](crate::Connector::retry_budget); none is begun that would
-/// start after the deadline. Both go to an endpoint that the call has not tried, while there is one. From
+/// start after the deadline, or so shortly before it that no answer can be expected: the time that is left must be more than
+/// the backoff and the median time to an answer of the endpoint that would be next. That is taken of one attempt in 16 (of
+/// each if the [policy](crate::Policy::uses_latency) wants it), the last 16 of at most 30 s; while there are
+/// fewer than 5 only the first rule holds. Both go to an endpoint that the call has not tried, while there is one. From
 /// the second attempt on the server is told by `grpc-previous-rpc-attempts` how many came before.
 ///
 /// A server that answers `grpc-retry-pushback-ms` with a number of milliseconds, up to 5 minutes, is obeyed: the next attempt
@@ -155,6 +158,15 @@ impl Retry {
     #[must_use]
     pub const fn replay_limit(&self) -> usize {
         self.replay_buffer
+    }
+
+    /// How long to wait before trying once more where no endpoint was.
+    pub(crate) fn pause(&self, n: u32, rng_unit: f64) -> Duration {
+        self.backoff.delay(n, rng_unit)
+    }
+
+    pub(crate) const fn has_retries(&self) -> bool {
+        self.attempts > 1
     }
 
     pub(crate) const fn is_idempotent(&self) -> bool {

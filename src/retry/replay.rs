@@ -1,9 +1,9 @@
-//! A request body that several attempts can read, one after the other.
+//! A request body that several attempts can read.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -25,8 +25,14 @@ use super::tape::{Item, Source, Tape};
 /// share nothing, without lock or allocation, and know their exact size and end. Other bodies are shared
 /// with the reader through a mutex, since it may be in another task; nobody else wants that lock while the
 /// reader works.
+///
+/// The attempts of a hedged call, which run at the same time, have [one each](Self::share) on the same body.
 pub(crate) struct Replay {
     origin: Origin,
+    /// The reader that it gave last.
+    reader: Option<u64>,
+    /// It has been shared by another one, which goes on to own the body.
+    shared: bool,
 }
 
 /// The request body as one attempt sees it, from its start.
@@ -63,7 +69,29 @@ impl Replay {
         } else {
             Origin::Tape(Arc::new(Mutex::new(Tape::new(ahead, source, limit))))
         };
-        Self { origin }
+        Self {
+            origin,
+            reader: None,
+            shared: false,
+        }
+    }
+
+    /// Another one on the same body, whose readers leave those of this one alone. Dropping it ends nothing.
+    #[must_use]
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            origin: self.origin.clone(),
+            reader: None,
+            shared: true,
+        }
+    }
+
+    /// The last reader given here is the last of all, whoever reads the body now.
+    pub(crate) fn commit(&self) {
+        if let Origin::Tape(tape) = &self.origin {
+            let stale = lock(tape).commit(self.reader);
+            wake(stale);
+        }
     }
 
     /// The body from its start, for one more attempt. From now on the reader before it yields an error.
@@ -74,11 +102,9 @@ impl Replay {
         let number = match &self.origin {
             Origin::Whole(_) => 0,
             Origin::Tape(tape) => {
-                let (number, stale) = lock(tape).start_over()?;
-                // The lock is free again: waking may run code of others.
-                if let Some(stale) = stale {
-                    stale.wake();
-                }
+                let (number, stale) = lock(tape).start_over(self.reader)?;
+                wake(stale);
+                self.reader = Some(number);
                 number
             }
         };
@@ -102,8 +128,8 @@ impl Replay {
 
 impl Drop for Replay {
     fn drop(&mut self) {
-        if let Origin::Tape(tape) = &self.origin {
-            lock(tape).commit();
+        if !self.shared {
+            self.commit();
         }
     }
 }
@@ -127,7 +153,11 @@ impl http_body::Body for AttemptBody {
         let number = self.number;
         let item = match &mut self.origin {
             Origin::Whole(items) => items.iter_mut().find_map(Option::take),
-            Origin::Tape(tape) => ready!(lock(tape).poll_next(number, cx)),
+            Origin::Tape(tape) => {
+                let (polled, stale) = lock(tape).poll_next(number, cx);
+                wake(stale);
+                ready!(polled)
+            }
         };
         Poll::Ready(item.map(Item::into_frame))
     }
@@ -155,6 +185,20 @@ impl fmt::Debug for AttemptBody {
             .field("number", &self.number)
             .finish_non_exhaustive()
     }
+}
+
+impl Drop for AttemptBody {
+    fn drop(&mut self) {
+        if let Origin::Tape(tape) = &self.origin {
+            let stale = lock(tape).leave(self.number);
+            wake(stale);
+        }
+    }
+}
+
+/// Once the lock is free again: waking may run code of others.
+fn wake(wakers: Vec<Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// A body that panicked while it was polled leaves the tape as it was.

@@ -14,8 +14,6 @@ use tonic::body::Body;
 pub(super) struct Tape {
     /// Frames that are kept, or were looked at before any reader came for them.
     items: VecDeque<Item>,
-    /// Where in `items` the current reader is.
-    next: usize,
     /// How many of `items` some reader has had.
     handed_out: usize,
     /// What those cost.
@@ -23,9 +21,17 @@ pub(super) struct Tape {
     limit: usize,
     committed: bool,
     source: Source,
-    /// The number of the current reader.
-    reader: u64,
-    /// Wakes the current reader, if it waits for the source.
+    readers: Vec<Reader>,
+    /// How many readers there have been.
+    numbers: u64,
+}
+
+/// Somebody who reads the tape. Attempts of a hedged call read it at the same time.
+struct Reader {
+    number: u64,
+    /// Where in `items` it is.
+    next: usize,
+    /// Wakes it, if it waits for the source.
     waiting: Option<Waker>,
 }
 
@@ -45,57 +51,82 @@ impl Tape {
     pub(super) fn new(ahead: [Option<Item>; 2], source: Source, limit: usize) -> Self {
         Self {
             items: ahead.into_iter().flatten().collect(),
-            next: 0,
             handed_out: 0,
             cost: 0,
             limit,
             committed: false,
             source,
-            reader: 0,
-            waiting: None,
+            readers: Vec::new(),
+            numbers: 0,
         }
     }
 
-    /// Goes back to the start for a new reader, unless committed. Gives the new reader's number, and the
-    /// waker of the one before if it waits: what it waits for goes to the new one.
-    pub(super) fn start_over(&mut self) -> Option<(u64, Option<Waker>)> {
+    /// A new reader at the start in place of an `old` one, unless committed. Gives its number, and whom to wake.
+    pub(super) fn start_over(&mut self, old: Option<u64>) -> Option<(u64, Vec<Waker>)> {
         if self.committed {
             return None;
         }
-        self.next = 0;
-        self.reader += 1;
-        Some((self.reader, self.waiting.take()))
+        let wake = self.wakers();
+        self.readers.retain(|it| Some(it.number) != old);
+        self.numbers += 1;
+        self.readers.push(Reader {
+            number: self.numbers,
+            next: 0,
+            waiting: None,
+        });
+        Some((self.numbers, wake))
     }
 
-    pub(super) fn poll_next(&mut self, reader: u64, cx: &mut Context<'_>) -> Poll<Option<Item>> {
-        if reader != self.reader {
-            let stale = Status::cancelled("a later attempt of the call reads the request now");
-            return Poll::Ready(Some(Item::Failed(stale)));
-        }
-        if self.next == self.items.len() {
+    /// The reader is gone. The source may have known its waker alone: gives those of the others.
+    pub(super) fn leave(&mut self, number: u64) -> Vec<Waker> {
+        self.readers.retain(|it| it.number != number);
+        self.wakers()
+    }
+
+    /// The next frame for a reader, and whom to wake.
+    pub(super) fn poll_next(
+        &mut self,
+        number: u64,
+        cx: &mut Context<'_>,
+    ) -> (Poll<Option<Item>>, Vec<Waker>) {
+        let Some(index) = self.index(number) else {
+            let stale = Status::cancelled("another attempt of the call reads the request now");
+            return (Poll::Ready(Some(Item::Failed(stale))), Vec::new());
+        };
+        let mut wake = Vec::new();
+        if self.readers[index].next == self.items.len() {
             match self.source.poll_next(cx) {
-                Poll::Ready(Some(item)) => self.items.push_back(item),
-                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(item) => {
+                    self.readers[index].waiting = None;
+                    wake = self.wakers();
+                    match item {
+                        Some(item) => self.items.push_back(item),
+                        None => return (Poll::Ready(None), wake),
+                    }
+                }
                 Poll::Pending => {
-                    match &mut self.waiting {
+                    match &mut self.readers[index].waiting {
                         Some(waker) => waker.clone_from(cx.waker()),
                         none => *none = Some(cx.waker().clone()),
                     }
-                    return Poll::Pending;
+                    return (Poll::Pending, wake);
                 }
             }
         }
-        Poll::Ready(self.hand_out())
+        let item = self.hand_out(index, &mut wake);
+        (Poll::Ready(item), wake)
     }
 
-    pub(super) fn is_end(&self, reader: u64) -> bool {
-        reader == self.reader && self.next == self.items.len() && self.source.is_ended()
+    pub(super) fn is_end(&self, number: u64) -> bool {
+        let at_end = |index: usize| self.readers[index].next == self.items.len();
+        self.index(number).is_some_and(at_end) && self.source.is_ended()
     }
 
-    pub(super) fn size_hint(&self, reader: u64) -> SizeHint {
+    pub(super) fn size_hint(&self, number: u64) -> SizeHint {
         let mut hint = SizeHint::new();
-        if reader == self.reader {
-            let ahead: u64 = self.items.range(self.next..).map(Item::bytes).sum();
+        if let Some(index) = self.index(number) {
+            let next = self.readers[index].next;
+            let ahead: u64 = self.items.range(next..).map(Item::bytes).sum();
             let rest = self.source.size_hint();
             hint.set_lower(rest.lower().saturating_add(ahead));
             if let Some(upper) = rest.upper() {
@@ -110,28 +141,47 @@ impl Tape {
     }
 
     /// The next of `items`. One that no reader had before must fit into the limit to be kept.
-    fn hand_out(&mut self) -> Option<Item> {
+    fn hand_out(&mut self, index: usize, wake: &mut Vec<Waker>) -> Option<Item> {
         if self.committed {
             return self.items.pop_front();
         }
-        let item = self.items.get(self.next)?.clone();
-        self.next += 1;
-        if self.next > self.handed_out {
-            self.handed_out = self.next;
+        let reader = &mut self.readers[index];
+        let item = self.items.get(reader.next)?.clone();
+        reader.next += 1;
+        let (number, next) = (reader.number, reader.next);
+        if next > self.handed_out {
+            self.handed_out = next;
             self.cost = self.cost.saturating_add(item.cost());
             if self.cost > self.limit {
-                self.commit();
+                wake.extend(self.commit(Some(number)));
             }
         }
         Some(item)
     }
 
-    /// Drops what the current reader has behind it. It will be the last: nothing is kept from now on.
-    pub(super) fn commit(&mut self) {
+    /// Drops what this reader has behind it. It will be the last: nothing is kept from now on, and the others yield an
+    /// error. Gives whom to wake.
+    pub(super) fn commit(&mut self, number: Option<u64>) -> Vec<Waker> {
+        if self.committed {
+            return Vec::new();
+        }
         self.committed = true;
-        self.items.drain(..self.next);
+        let wake = self.wakers();
+        self.readers.retain(|it| Some(it.number) == number);
+        let read = self.readers.first().map_or(self.items.len(), |it| it.next);
+        self.items.drain(..read);
         self.items.shrink_to_fit();
-        self.next = 0;
+        self.readers.iter_mut().for_each(|it| it.next = 0);
+        wake
+    }
+
+    fn index(&self, number: u64) -> Option<usize> {
+        self.readers.iter().position(|it| it.number == number)
+    }
+
+    fn wakers(&mut self) -> Vec<Waker> {
+        let readers = self.readers.iter_mut();
+        readers.filter_map(|it| it.waiting.take()).collect()
     }
 }
 

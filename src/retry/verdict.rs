@@ -27,6 +27,8 @@ pub(crate) struct AttemptFacts {
     pub committed: bool,
     /// The time left until the call's deadline, if it has one.
     pub remaining: Option<Duration>,
+    /// How long the endpoint that would be next takes to answer of late, if that is known.
+    pub next_takes: Option<Duration>,
 }
 
 /// What the attempt loop does next.
@@ -62,7 +64,7 @@ pub(crate) enum GiveUp {
     PushedBack,
     /// Response headers were seen, or the request outgrew the replay buffer.
     Committed,
-    /// The deadline would pass before the next attempt starts.
+    /// The deadline would pass before the next attempt starts, or before its answer is likely to come.
     DeadlineTooClose,
     /// The channel as a whole has retried as much as it may.
     BudgetUsed,
@@ -84,6 +86,27 @@ impl GiveUp {
     }
 }
 
+impl AttemptFacts {
+    /// What becomes of work that was provably not processed; `None` if this is none.
+    pub(crate) fn resend(&self) -> Option<Verdict> {
+        let resend = match self.outcome.delivery {
+            Delivery::NotSent => true,
+            Delivery::Refused => !self.refused_before,
+            Delivery::MaybeProcessed | Delivery::Answered => false,
+        };
+        resend.then(|| match self.committed {
+            true => Verdict::GiveUp(GiveUp::Committed),
+            false if self.is_too_late(Duration::ZERO) => Verdict::GiveUp(GiveUp::DeadlineTooClose),
+            false => Verdict::ResendNow,
+        })
+    }
+
+    /// Whether so much more time than that is not left.
+    pub(crate) fn is_too_late(&self, needed: Duration) -> bool {
+        self.remaining.is_some_and(|remaining| remaining <= needed)
+    }
+}
+
 impl Retry {
     /// Decides about a failed attempt, and draws on the budget if it is to be retried.
     ///
@@ -94,7 +117,8 @@ impl Retry {
     ///
     /// - what was never sent is resent, what was refused is resent once (transparent retries);
     /// - anything else is retried if attempts are left, [its kind allows it](Self::may_repeat), the server
-    ///   does not object, the delay ends before the deadline and the budget allows it;
+    ///   does not object, the delay ends so long before the deadline that an answer can be expected, and the budget
+    ///   allows it;
     /// - nothing is sent again after the call is committed.
     #[must_use]
     pub(crate) fn decide(
@@ -104,40 +128,43 @@ impl Retry {
         now: Duration,
         rng_unit: f64,
     ) -> Verdict {
-        let too_late = |delay| facts.remaining.is_some_and(|remaining| remaining <= delay);
-        let resend = match facts.outcome.delivery {
-            Delivery::NotSent => true,
-            Delivery::Refused => !facts.refused_before,
-            Delivery::MaybeProcessed | Delivery::Answered => false,
-        };
-        if resend {
-            return match facts.committed {
-                true => Verdict::GiveUp(GiveUp::Committed),
-                false if too_late(Duration::ZERO) => Verdict::GiveUp(GiveUp::DeadlineTooClose),
-                false => Verdict::ResendNow,
-            };
+        if let Some(verdict) = facts.resend() {
+            return verdict;
         }
-        if facts.attempts_made >= self.attempts {
-            return Verdict::GiveUp(GiveUp::AttemptsUsed);
-        }
-        if let Err(reason) = self.may_repeat(facts) {
+        if let Err(reason) = self.may_retry(facts) {
             return Verdict::GiveUp(reason);
         }
         let delay = match facts.outcome.pushback {
-            Some(Pushback::Never) => return Verdict::GiveUp(GiveUp::PushedBack),
             Some(Pushback::After(delay)) => delay,
-            None => self.backoff.delay(facts.attempts_since_pushback, rng_unit),
+            _ => self.backoff.delay(facts.attempts_since_pushback, rng_unit),
         };
-        if facts.committed {
-            return Verdict::GiveUp(GiveUp::Committed);
-        }
-        if too_late(delay) {
+        if facts.is_too_late(delay.saturating_add(facts.next_takes.unwrap_or_default())) {
             return Verdict::GiveUp(GiveUp::DeadlineTooClose);
         }
         match budget.try_withdraw(now) {
             Some(withdrawal) => Verdict::RetryAfter { delay, withdrawal },
             None => Verdict::GiveUp(GiveUp::BudgetUsed),
         }
+    }
+
+    /// Whether it may be retried, if there is time and money for it.
+    pub(crate) fn may_retry(&self, facts: &AttemptFacts) -> Result<(), GiveUp> {
+        if facts.attempts_made >= self.attempts {
+            return Err(GiveUp::AttemptsUsed);
+        }
+        self.may_repeat(facts)?;
+        if facts.outcome.pushback == Some(Pushback::Never) {
+            return Err(GiveUp::PushedBack);
+        }
+        if facts.committed {
+            return Err(GiveUp::Committed);
+        }
+        Ok(())
+    }
+
+    /// Whether a hedged call, which may be processed twice, goes on after an attempt that ended like this.
+    pub(crate) fn tolerates(&self, facts: &AttemptFacts) -> bool {
+        self.may_repeat(facts).is_ok()
     }
 
     /// Whether this kind of failure may be retried at all.

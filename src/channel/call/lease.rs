@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Code;
@@ -40,6 +41,17 @@ impl Call {
         }
     }
 
+    /// How long the endpoint takes to answer of late that another attempt would go to, were it made now.
+    pub(super) fn next_takes(&self, tried: &[u64], now: Duration) -> Option<Duration> {
+        let request = self
+            .head
+            .pick_request(&self.extensions)
+            .with_attempt(self.past.attempts + 1)
+            .at(now);
+        let set = self.inner.directory.set();
+        set.next(&request, tried)?.load.recent_median(now)
+    }
+
     /// Picks an endpoint, and waits for a slot of it. An endpoint that turns out not to be ready costs no attempt.
     pub(super) async fn lease(&mut self) -> Result<(Arc<Subchannel>, Slot), Error> {
         let directory = Arc::clone(&self.inner.directory);
@@ -64,6 +76,9 @@ impl Call {
         let mut full = None;
         loop {
             self.waiting = Waiting::ForEndpoint;
+            if let Some(leg) = &self.leg {
+                self.tried = leg.tried();
+            }
             let mut freed = pin!(limits.filter(|_| turn.is_some()).map(|it| it.freed()));
             if let Some(freed) = freed.as_mut().as_pin_mut() {
                 freed.enable();
@@ -95,6 +110,9 @@ impl Call {
                     turn = None;
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
+                    if let Some(leg) = &self.leg {
+                        leg.picked(&subchannel);
+                    }
                     let first = self.inner.first_message(&subchannel);
                     match subchannel.pool.lease().await {
                         Ok(lease) => {

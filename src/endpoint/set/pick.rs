@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::Code;
 
-use crate::balance::{Pick, PickRequest, pick_avoiding};
+use crate::balance::{Pick, PickRequest, Picker, pick_avoiding};
 use crate::error::{Error, Kind, Stage};
 
 use super::super::{Subchannel, Trial};
@@ -32,18 +32,7 @@ impl EndpointSet {
         let Some(picker) = &self.picker else {
             return self.blocked_choice();
         };
-        let avoided = |index: usize| {
-            self.eligible.get(index).is_none_or(|it| {
-                let identity = it.subchannel.identity;
-                tried.contains(&identity) || unready.contains(&identity)
-            })
-        };
-        let pick = if tried.is_empty() && unready.is_empty() {
-            picker.pick(request)
-        } else {
-            pick_avoiding(&**picker, self.eligible.len(), request, avoided)
-        };
-        match pick {
+        match self.ask(&**picker, request, tried, unready) {
             Pick::Endpoint(index) => match self.eligible.get(index) {
                 Some(found) if !unready.contains(&found.subchannel.identity) => found.choose(),
                 Some(_) => self.use_any_ready(unready),
@@ -60,6 +49,35 @@ impl EndpointSet {
             Pick::Drop(reason) => Choice::Drop(
                 Error::new(Kind::Dropped, Code::Unavailable, reason).in_stage(Stage::Pick),
             ),
+        }
+    }
+
+    /// The endpoint that would be chosen now. Takes nothing: not the right to be the one call that it has to prove itself
+    /// with, either.
+    pub(crate) fn next(&self, request: &PickRequest<'_>, tried: &[u64]) -> Option<&Subchannel> {
+        match self.ask(&**self.picker.as_ref()?, request, tried, &[]) {
+            Pick::Endpoint(index) => Some(&self.eligible.get(index)?.subchannel),
+            _ => None,
+        }
+    }
+
+    fn ask(
+        &self,
+        picker: &dyn Picker,
+        request: &PickRequest<'_>,
+        tried: &[u64],
+        unready: &[u64],
+    ) -> Pick {
+        let avoided = |index: usize| {
+            self.eligible.get(index).is_none_or(|it| {
+                let identity = it.subchannel.identity;
+                tried.contains(&identity) || unready.contains(&identity)
+            })
+        };
+        if tried.is_empty() && unready.is_empty() {
+            picker.pick(request)
+        } else {
+            pick_avoiding(picker, self.eligible.len(), request, avoided)
         }
     }
 

@@ -347,7 +347,7 @@ fn a_stale_reader_is_woken_and_fails_and_steals_nothing() {
     let mut reader = replay.reader().unwrap();
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     let error = Some(Fail(
-        "a later attempt of the call reads the request now".into(),
+        "another attempt of the call reads the request now".into(),
     ));
     assert_eq!(next(&mut stale), error);
     assert_eq!(next(&mut reader), Some(data(1)));
@@ -425,4 +425,52 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn shared_readers_read_at_the_same_time() {
+    let steps = [data(3), Wait, data(4), data(5), Trailers("over".into())];
+    let mut one = Replay::new(script(&steps), PLENTY);
+    let mut other = one.share();
+    let (mut first, mut second) = (one.reader().unwrap(), other.reader().unwrap());
+    assert_eq!(next(&mut first), Some(data(3)));
+    assert_eq!(next(&mut first), Some(data(4)));
+    assert_eq!(next(&mut second), Some(data(3)));
+    // A new reader of the one leaves that of the other alone.
+    let mut again = one.reader().unwrap();
+    assert!(matches!(next(&mut first), Some(Fail(_))));
+    assert_eq!(next(&mut second), Some(data(4)));
+    assert_eq!(next(&mut again), Some(data(3)));
+    other.commit();
+    assert!(matches!(next(&mut again), Some(Fail(_))));
+    assert!(one.reader().is_none());
+    drop((one, other));
+    assert_eq!(read(&mut second), [data(5), Trailers("over".into())]);
+}
+
+#[test]
+fn whoever_outgrows_the_limit_reads_on_alone() {
+    let steps = [data(3), data(4), data(5)];
+    let mut one = Replay::new(script(&steps), 3 + 64 + 4 + 64);
+    let mut other = one.share();
+    let (mut first, mut second) = (one.reader().unwrap(), other.reader().unwrap());
+    assert_eq!(next(&mut first), Some(data(3)));
+    assert_eq!(read(&mut second), steps);
+    assert!(one.is_committed());
+    assert!(matches!(next(&mut first), Some(Fail(_))));
+}
+
+#[test]
+fn a_reader_that_goes_wakes_the_others() {
+    let mut one = Replay::new(script(&[Wait, Wait, Wait, Wait, data(3)]), PLENTY);
+    let mut other = one.share();
+    let (mut first, mut second) = (one.reader().unwrap(), other.reader().unwrap());
+    let woken = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(poll(&mut first, &waker).is_pending());
+    // From here on the source knows this one only.
+    assert!(poll(&mut second, Waker::noop()).is_pending());
+    drop(second);
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert_eq!(next(&mut first), Some(data(3)));
 }
