@@ -4,6 +4,7 @@
 //! | file | role |
 //! |---|---|
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
+//! | `policies` | the policies, and two channels under each of them |
 //! | `apart` | a part of a test in a process of its own |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
@@ -12,6 +13,7 @@
 //! | `netns` | a network of their own, in which packets can be lost |
 //! | `timings` | how long the servers took, each for itself |
 //! | `beside` | whether endpoints suffer beside a slow one |
+//! | `budget` | how much load retries add |
 //! | `cpu` | processor time |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
@@ -39,6 +41,7 @@
 
 pub mod apart;
 pub mod beside;
+pub mod budget;
 pub mod calls;
 pub mod cpu;
 pub mod dials;
@@ -47,6 +50,7 @@ pub mod flips;
 pub mod memory;
 pub mod netns;
 pub mod panics;
+pub mod policies;
 pub mod process;
 pub mod rig;
 pub mod served;
