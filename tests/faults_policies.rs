@@ -16,11 +16,12 @@ use std::time::Duration;
 use rows::budget::{Sample, attempts_within_budget, within_budget};
 use rows::calls::call;
 use rows::ends::Ends;
+use rows::passing::Passing;
 use rows::policies::{Pair, Policies, Score, finish, policy_of};
 use rows::rig::{LIMIT, Loads, Reports};
 use rows::served::NAMES;
+use rows::shares::{Counts, LOST_SHARE, Shares};
 use rows::switch::{Switch, is_single};
-use rows::timings::{Span, Timings, percentile};
 use rows::{is_strict, limit};
 use support::chaos::Toxics;
 use support::frames::code;
@@ -32,14 +33,6 @@ use trunkline::{Attempt, Channel, Error};
 
 /// What a call takes where nothing is slow.
 const HANDLER: Duration = Duration::from_millis(5);
-
-/// As many calls in a row, of which next to none came to an endpoint, show that it has lost its share: a third of them, by
-/// chance never.
-const LOST_CALLS: u64 = 40;
-const LOST_SHARE: u64 = 2;
-
-/// What the two channels of each policy had sent, and what a server at fault had seen of it.
-type Counts = Vec<[(u64, u64); 2]>;
 
 /// Handlers of one server hang. Whatever the policy, its calls fail with their deadline, their streams end, and it has lost
 /// its share while it still hangs.
@@ -74,7 +67,7 @@ async fn row_13_handlers_hang_by_policy() {
         };
         loads.iter().enumerate().map(counts).collect()
     };
-    let mut watch = Watch::default();
+    let mut watch = Shares::default();
     wait_until(LIMIT, || watch.look(loads[0].elapsed(), look())).await;
     loads[0].part(2, 3).await;
     let at_the_end = look();
@@ -119,53 +112,13 @@ async fn row_13_handlers_hang_by_policy() {
     }
 }
 
-/// When each channel stopped giving calls to an endpoint.
-#[derive(Default)]
-struct Watch {
-    samples: Vec<(Duration, Counts)>,
-    /// For each policy and channel the sample at which it had lost its share.
-    lost: Vec<[Option<usize>; 2]>,
-}
-
-impl Watch {
-    /// Notes how things are. Whether it has lost its share everywhere.
-    fn look(&mut self, at: Duration, now: Counts) -> bool {
-        self.lost.resize(now.len(), [None; 2]);
-        for (nth, lost) in self.lost.iter_mut().enumerate() {
-            for (side, lost) in lost.iter_mut().enumerate() {
-                let now = now[nth][side];
-                let is_lost = |(_, then): &(Duration, Counts)| {
-                    let then = then[nth][side];
-                    now.0 - then.0 >= LOST_CALLS && now.1 - then.1 <= LOST_SHARE
-                };
-                *lost = lost.or_else(|| self.samples.iter().position(is_lost));
-            }
-        }
-        self.samples.push((at, now));
-        self.lost.iter().flatten().all(Option::is_some)
-    }
-
-    /// When both channels of a policy had.
-    fn lost_at(&self, nth: usize) -> Duration {
-        let at = |lost: &Option<usize>| self.samples[lost.unwrap()].0;
-        self.lost[nth].iter().map(at).max().unwrap()
-    }
-
-    /// What a channel sent since then, and what of it came to the endpoint.
-    fn since_lost(&self, nth: usize, side: usize, end: &Counts) -> (u64, u64) {
-        let then = self.samples[self.lost[nth][side].unwrap()].1[nth][side];
-        let end = end[nth][side];
-        (end.0 - then.0, end.1 - then.1)
-    }
-}
-
 /// A server takes a hundred times as long. Calls on the others pass it by; a policy that sees load gives it less than half
 /// of its share, and others give it all of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_14_slow_endpoint_by_policy() {
     let policies = Policies::start(HANDLER).await;
     let slow = |factor| policies.servers[0].behaviour().set_delay(HANDLER * factor);
-    let beside = Beside::run(&policies, || slow(100), || slow(1)).await;
+    let beside = Passing::run(&policies, || slow(100), || slow(1)).await;
 
     let scores = beside.scores(|_| Vec::new());
     let all: Vec<_> = policies.pairs.iter().map(|it| it.sees_load).collect();
@@ -196,7 +149,7 @@ async fn row_15_slow_link_by_policy() {
         bytes_per_second: Some(RATE),
         ..Toxics::default()
     };
-    let beside = Beside::run(&policies, || set(narrow), || set(Toxics::default())).await;
+    let beside = Passing::run(&policies, || set(narrow), || set(Toxics::default())).await;
 
     let dials = |pair: &Pair| (pair.retrying.dials.count() + pair.single.dials.count()) as u64;
     let dials: Vec<_> = policies.pairs.iter().map(dials).collect();
@@ -224,103 +177,6 @@ async fn row_15_slow_link_by_policy() {
     };
     assert!(most(false) > 0, "the link was not slow");
     assert!(most(true) < most(false), "{} {}", most(true), most(false));
-}
-
-/// What became of calls beside a slow server.
-struct Beside {
-    reports: Vec<Reports>,
-    timings: Vec<Timings>,
-    before: Span,
-    meanwhile: Span,
-    /// The calls of each policy that came to the slow server meanwhile.
-    slow: Vec<u64>,
-    /// All that were made meanwhile.
-    all: Vec<u64>,
-    /// Calls that left it unprocessed, when a connection to it was lost.
-    moved: Vec<usize>,
-}
-
-impl Beside {
-    /// Runs the load, with the first server slow from one third of the time to two thirds.
-    async fn run(policies: &Policies<EchoServer>, slow: impl Fn(), heal: impl Fn()) -> Self {
-        let timings: Vec<_> = policies.pairs.iter().map(|_| Timings::default()).collect();
-        let loads = policies.load({
-            let timings = timings.clone();
-            move |nth, channel, id| timings[nth].clone().call(channel, id)
-        });
-        let pairs = || policies.pairs.iter();
-        let on_slow = || pairs().map(|it| policies.handled(it, &[0]).len() as u64);
-        let sent = || loads.iter().map(Loads::sent);
-        let since = |then: Vec<u64>, now: Vec<u64>| -> Vec<u64> {
-            then.iter().zip(now).map(|(then, now)| now - then).collect()
-        };
-        let resends = |it: &Pair| it.single.channel.stats().resends as usize;
-        Span::until(&loads[0], 1, 12).await;
-        let before = Span::until(&loads[0], 1, 3).await;
-        let (first_slow, first): (Vec<_>, Vec<_>) = (on_slow().collect(), sent().collect());
-        slow();
-        let meanwhile = Span::until(&loads[0], 2, 3).await;
-        heal();
-        let slow = since(first_slow, on_slow().collect());
-        let all = since(first, sent().collect());
-        let reports = finish(loads).await;
-        Self {
-            reports,
-            timings,
-            before,
-            meanwhile,
-            slow,
-            all,
-            moved: pairs().map(resends).collect(),
-        }
-    }
-
-    /// How long the slow server's calls took, as far as they were answered, the shortest first.
-    fn on_slow(&self, nth: usize) -> Vec<Duration> {
-        self.timings[nth].sorted(&NAMES[..1], self.meanwhile)
-    }
-
-    fn on_others(&self, nth: usize, span: Span) -> Vec<Duration> {
-        let mut times = self.timings[nth].sorted(&NAMES[1..], span);
-        // These have waited before they came there.
-        times.truncate(times.len().saturating_sub(self.moved[nth]).max(1));
-        times
-    }
-
-    fn scores(&self, more: impl Fn(usize) -> Vec<(&'static str, u64)>) -> Vec<Score> {
-        let score = |(nth, reports): (usize, &Reports)| {
-            let p99 = |sorted: &[Duration]| match sorted {
-                [] => 0,
-                sorted => percentile(sorted, 99).as_micros() as u64,
-            };
-            let mut figures = vec![
-                ("p99_before_us", p99(&self.on_others(nth, self.before))),
-                ("p99_others_us", p99(&self.on_others(nth, self.meanwhile))),
-                ("p99_slow_us", p99(&self.on_slow(nth))),
-                ("to_slow", self.slow[nth]),
-                ("made_meanwhile", self.all[nth]),
-                ("moved", self.moved[nth] as u64),
-            ];
-            figures.extend(more(nth));
-            Score {
-                reports: reports.clone(),
-                recovery: None,
-                figures,
-            }
-        };
-        self.reports.iter().enumerate().map(score).collect()
-    }
-
-    /// Panics if calls on the others had to wait for those on the slow one.
-    fn others_pass_by(&self, nth: usize) {
-        let mut overtaken = self.timings[nth].overtaken(NAMES[0], self.meanwhile);
-        overtaken.sort_unstable();
-        // The middle one: a slow call may be short in a queue that has just emptied.
-        let Some(middle) = overtaken.get(overtaken.len() / 2) else {
-            return;
-        };
-        assert!(*middle >= 2, "{nth}: {overtaken:?}");
-    }
 }
 
 /// Every second handling fails: retries add no more than the budget lets through, and stop with the failures.
