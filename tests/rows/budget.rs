@@ -67,14 +67,19 @@ pub fn sum(handled: impl IntoIterator<Item = BTreeMap<u64, u64>>) -> BTreeMap<u6
 pub fn within_budget(samples: &[Sample]) -> u64 {
     let mut most = 0.0_f64;
     for end in samples {
-        let start = match end.at.checked_sub(WINDOW) {
-            None => Sample::default(),
-            Some(first) => *samples.iter().find(|it| it.at >= first).unwrap(),
+        // The window begins between two samples: what was added is counted from the second, what paid for it from the first.
+        let (paid, start) = match end.at.checked_sub(WINDOW) {
+            None => <(Sample, Sample)>::default(),
+            Some(first) => {
+                let next = samples.partition_point(|it| it.at < first);
+                let before = next.checked_sub(1).map(|it| samples[it]);
+                (before.unwrap_or_default(), samples[next])
+            }
         };
         for side in [0, 1] {
             let (before, after) = (start.sides[side], end.sides[side]);
             let extra = (after.extra - before.extra) as f64;
-            let calls = (after.calls - before.calls) as f64;
+            let calls = (after.calls - paid.sides[side].calls) as f64;
             let allowed = 0.2 * calls + 10.0 * WINDOW.as_secs_f64();
             let last = end.at;
             assert!(
