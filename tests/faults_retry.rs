@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rows::budget::{Sample, attempts_within_budget, sum, within_budget};
 use rows::limit;
 use rows::rig::{Loads, Rig, SINGLE_IDS, STREAMS};
 use rows::switch::{Switch, is_single};
@@ -24,46 +25,9 @@ use trunkline::Error;
 /// Long enough that calls are under way whenever a connection is cut.
 const HANDLER: Duration = Duration::from_millis(20);
 
-/// The window of the channels' budgets.
-const WINDOW: Duration = Duration::from_secs(10);
-
-/// The budget counts a retry when it is granted, and it comes up to 120 ms later: those of a little more than a window
-/// may come within one.
-const LATE: f64 = 1.02;
-
-/// What retries added, by this time since the start of the load.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    at: Duration,
-    /// For the calls marked idempotent, and for the others.
-    sides: [Side; 2],
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Side {
-    calls: u64,
-    /// What the servers handled beyond the first time.
-    extra: u64,
-}
-
 /// What was called and handled so far.
 fn sample(load: &Loads, journals: &[Arc<Journal>]) -> Sample {
-    let at = load.elapsed();
-    let mut handled = BTreeMap::<u64, u64>::new();
-    for (id, times) in journals.iter().flat_map(|it| it.handled()) {
-        *handled.entry(id).or_default() += times;
-    }
-    let single = handled.split_off(&SINGLE_IDS);
-    let side = |calls, handled: BTreeMap<u64, u64>| Side {
-        calls,
-        extra: handled.into_values().map(|times| times - 1).sum(),
-    };
-    let retrying = side(load.retrying.sent(), handled);
-    let single = side(load.single.sent(), single);
-    Sample {
-        at,
-        sides: [retrying, single],
-    }
+    Sample::take(load, sum(journals.iter().map(|it| it.handled())))
 }
 
 /// Takes samples until this part of the row's time is over.
@@ -78,38 +42,9 @@ async fn watch(load: &Loads, part: u32, journals: &[Arc<Journal>], samples: &mut
     load.watch(part, 3, look).await;
 }
 
-/// Asserts that in no window either channel added more than a fifth of its calls and ten a second. Gives the most that
-/// was added in a window, as a share of what might have been, in percent.
-fn within_budget(samples: &[Sample]) -> u64 {
-    let mut most = 0.0_f64;
-    for end in samples {
-        let start = match end.at.checked_sub(WINDOW) {
-            None => Sample::default(),
-            Some(first) => *samples.iter().find(|it| it.at >= first).unwrap(),
-        };
-        for side in [0, 1] {
-            let (before, after) = (start.sides[side], end.sides[side]);
-            let extra = (after.extra - before.extra) as f64;
-            let calls = (after.calls - before.calls) as f64;
-            let allowed = 0.2 * calls + 10.0 * WINDOW.as_secs_f64();
-            let last = end.at;
-            assert!(
-                extra <= allowed * LATE,
-                "{before:?} to {after:?} at {last:?}"
-            );
-            most = most.max(extra / allowed);
-        }
-    }
-    (most * 100.0).round() as u64
-}
-
 fn journals(rig: &Rig) -> Vec<Arc<Journal>> {
     let journals = rig.servers.iter().map(|it| Arc::clone(it.journal()));
     journals.collect()
-}
-
-fn extra(sample: &Sample) -> u64 {
-    sample.sides.iter().map(|it| it.extra).sum()
 }
 
 /// Every second handling fails: many more calls would be retried than the budget lets through.
@@ -134,7 +69,7 @@ async fn row_35_half_unavailable() {
 
     let share = within_budget(&samples);
     let recovery = reports.recovery(healed);
-    let figures = [("extra", extra(&last)), ("budget_percent", share)];
+    let figures = [("extra", last.extra()), ("budget_percent", share)];
     rig.score("35", &reports, Some(recovery), &figures).await;
     for report in [&reports.retrying, &reports.single] {
         // The last attempt's answer, and no error of the channel's; but a busy machine may be too slow for a deadline.
@@ -174,9 +109,7 @@ async fn row_36_all_unavailable() {
     watch(&load, 3, &journals, &mut samples).await;
     let reports = load.finish().await;
 
-    let calls = |sample: &Sample| sample.sides.iter().map(|it| it.calls).sum::<u64>();
-    let called = calls(&after) - calls(&before);
-    let attempts = called + extra(&after) - extra(&before);
+    let (called, attempts) = attempts_within_budget(&before, &after);
     let share = within_budget(&samples);
     let recovery = reports.recovery(healed);
     let figures = [
@@ -185,14 +118,6 @@ async fn row_36_all_unavailable() {
         ("budget_percent", share),
     ];
     rig.score("36", &reports, Some(recovery), &figures).await;
-    // In less than a window, all that was paid before the fault and the floor of a whole window can come at once.
-    let (paid, time) = match after.at - before.at {
-        time if time >= WINDOW => (called, time),
-        _ => (calls(&after), WINDOW),
-    };
-    let extra = 0.2 * paid as f64 + 2.0 * 10.0 * time.as_secs_f64();
-    let most = called as f64 + extra * LATE;
-    assert!(attempts as f64 <= most, "{attempts} attempts of {most}");
     assert!(attempts > called && share >= 80, "{share} %");
     assert!(recovery <= limit(Duration::from_secs(2)), "{recovery:?}");
 }

@@ -4,6 +4,9 @@
 //! | file | role |
 //! |---|---|
 //! | `rig` | three servers, two channels over them, the load on both, and the row's line at the end |
+//! | `policies` | the policies, and two channels under each of them |
+//! | `passing` | under each of them, whether calls pass a slow endpoint by |
+//! | `shares` | when an endpoint loses its share |
 //! | `apart` | a part of a test in a process of its own |
 //! | `calls` | one call with a nonce, and what counts as a wrong answer |
 //! | `served` | what a rig may have for a server: real ones, and raw peers |
@@ -12,6 +15,7 @@
 //! | `netns` | a network of their own, in which packets can be lost |
 //! | `timings` | how long the servers took, each for itself |
 //! | `beside` | whether endpoints suffer beside a slow one |
+//! | `budget` | how much load retries add |
 //! | `cpu` | processor time |
 //! | `dials` | a dialler that notes each dial |
 //! | `source` | endpoints that the test changes |
@@ -39,6 +43,7 @@
 
 pub mod apart;
 pub mod beside;
+pub mod budget;
 pub mod calls;
 pub mod cpu;
 pub mod dials;
@@ -47,9 +52,12 @@ pub mod flips;
 pub mod memory;
 pub mod netns;
 pub mod panics;
+pub mod passing;
+pub mod policies;
 pub mod process;
 pub mod rig;
 pub mod served;
+pub mod shares;
 pub mod side;
 pub mod source;
 pub mod stall;

@@ -119,12 +119,13 @@ pub(super) struct Parts<S> {
 
 /// The load on both channels.
 pub struct Loads {
-    duration: Duration,
+    pub(super) duration: Duration,
     pub retrying: RunningLoad,
     pub single: RunningLoad,
 }
 
 /// What became of it.
+#[derive(Clone)]
 pub struct Reports {
     pub retrying: Report,
     pub single: Report,

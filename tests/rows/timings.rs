@@ -53,6 +53,22 @@ impl Timings {
         latencies.sort();
         latencies
     }
+
+    /// For each call that `slow` answered and that began in this span, how many of the others' began after it and ended
+    /// before it.
+    pub fn overtaken(&self, slow: &str, span: Span) -> Vec<usize> {
+        let timings = self.0.lock().unwrap();
+        let (slow, others): (Vec<_>, Vec<_>) = timings.iter().partition(|it| it.server == slow);
+        let slow = slow.iter().filter(|it| span.contains(it.began));
+        slow.map(|slow| others.iter().filter(|it| it.is_within(slow)).count())
+            .collect()
+    }
+}
+
+impl Timing {
+    fn is_within(&self, other: &Self) -> bool {
+        other.began < self.began && self.began + self.latency < other.began + other.latency
+    }
 }
 
 /// What so many percent of sorted times do not exceed. Panics when there are none.

@@ -2,10 +2,13 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
 use tonic::{Request, Response, Status};
@@ -16,9 +19,28 @@ use crate::variants::grpc::v14::BytesCodec;
 #[derive(Clone)]
 pub struct Echo {
     /// How many messages it answers with. 1 is a unary call.
-    pub replies: usize,
+    replies: usize,
     /// How long it waits before it answers.
-    pub delay: Duration,
+    delay: Duration,
+    /// The unary calls that may wait so at the same time. The others stand in a queue.
+    places: Option<Arc<Semaphore>>,
+    calls: Arc<AtomicU64>,
+}
+
+impl Echo {
+    pub fn new(replies: usize, delay: Duration, concurrency: Option<usize>) -> Self {
+        Self {
+            replies,
+            delay,
+            places: concurrency.map(|places| Arc::new(Semaphore::new(places))),
+            calls: Arc::default(),
+        }
+    }
+
+    /// The unary calls that it was given so far.
+    pub fn calls(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.calls)
+    }
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -53,8 +75,14 @@ impl UnaryService<Bytes> for Echo {
     type Future = Boxed<Result<Response<Bytes>, Status>>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let delay = self.delay;
+        self.calls.fetch_add(1, Relaxed);
+        let (delay, places) = (self.delay, self.places.clone());
         Box::pin(async move {
+            let _place = match places {
+                // Never closed, so never an error.
+                Some(places) => places.acquire_owned().await.ok(),
+                None => None,
+            };
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }

@@ -23,6 +23,7 @@ mod serve;
 mod servers;
 mod sink;
 mod table;
+mod tails;
 mod target;
 mod tls;
 mod variants;
@@ -63,6 +64,8 @@ fn run() -> Result<(), Failure> {
         "many-client" => many::client(&options),
         "one" => one::run(&options),
         "serve" => serve::run(options.serve),
+        "tails" => tails::run(&options),
+        "tails-client" => tails::client(&options),
         "help" => {
             print!("{HELP}");
             Ok(())
@@ -76,6 +79,8 @@ fn all(options: &Options) -> Result<(), Failure> {
     compare::run(options)?;
     println!("## Failures\n");
     failure::run(options)?;
+    println!("## Tails\n");
+    tails::run(options)?;
     println!("## Many endpoints\n");
     // The choice of endpoints belongs to the calls.
     let endpoints = Vec::new();

@@ -10,6 +10,7 @@ use crate::Failure;
 use crate::failure::{FailureClient, Scenario};
 use crate::handshake::Sessions;
 use crate::many::ManyClient;
+use crate::tails::{TailCase, TailClient};
 use crate::target::Address;
 use crate::variants::Variant;
 
@@ -114,6 +115,9 @@ pub struct Options {
     pub clients: Vec<FailureClient>,
     /// Of `many`.
     pub many_clients: Vec<ManyClient>,
+    /// Of `tails`.
+    pub tail_cases: Vec<TailCase>,
+    pub tail_clients: Vec<TailClient>,
     pub serve: ServeOptions,
 }
 
@@ -124,6 +128,7 @@ pub struct ServeOptions {
     pub listen: Vec<Address>,
     pub replies: usize,
     pub delay: Duration,
+    pub concurrency: Option<usize>,
     pub cpu: Option<usize>,
     /// TLS, with what is in this directory.
     pub credentials: Option<PathBuf>,
@@ -158,11 +163,14 @@ impl Options {
             scenarios: Vec::new(),
             clients: Vec::new(),
             many_clients: Vec::new(),
+            tail_cases: Vec::new(),
+            tail_clients: Vec::new(),
             serve: ServeOptions {
                 server: ServerKind::Sink,
                 listen: Vec::new(),
                 replies: 1,
                 delay: Duration::ZERO,
+                concurrency: None,
                 cpu: None,
                 credentials: None,
                 tickets: true,
@@ -210,6 +218,8 @@ impl Options {
             "at" => self.at = list(parser)?,
             "scenario" => self.scenarios = list(parser)?,
             "client" => self.clients = list(parser)?,
+            "tails" => self.tail_clients = list(parser)?,
+            "case" => self.tail_cases = list(parser)?,
             "many" => self.many_clients = list(parser)?,
             "sessions" => self.sessions = list(parser)?,
             "tls" => self.tls = true,
@@ -223,6 +233,7 @@ impl Options {
             "listen" => self.serve.listen = list(parser)?,
             "replies" => self.serve.replies = parser.value()?.parse()?,
             "delay-ms" => self.serve.delay = Duration::from_millis(parser.value()?.parse()?),
+            "concurrency" => self.serve.concurrency = Some(parser.value()?.parse()?),
             "cpu" => {
                 self.cpu = Some(parser.value()?.parse()?);
                 self.serve.cpu = self.cpu;

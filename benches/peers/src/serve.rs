@@ -1,12 +1,13 @@
 //! A server process: `peers serve`.
 //!
 //! It prints one line with the addresses it listens at, and serves until it is killed. SIGTERM ends a tonic server
-//! in good order: GOAWAY first, then an end when its calls have. A sink that speaks TLS then prints how many handshakes
-//! there were, full ones and resumed sessions.
+//! in good order: GOAWAY first, then an end when its calls have. It then prints how many unary calls came to each address. A
+//! sink that speaks TLS prints how many handshakes there were, full ones and resumed sessions.
 
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,6 +52,7 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
         None => None,
     };
     let stop = Arc::new(Notify::new());
+    let mut counts = Vec::new();
     let mut servers = tokio::task::JoinSet::new();
     for listener in listeners {
         match options.server {
@@ -59,12 +61,13 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
                 servers.spawn(listener.sink(replies, one_call, acceptor.clone()))
             }
             ServerKind::Tonic => {
-                let (replies, delay) = (options.replies, options.delay);
+                let echo = Echo::new(options.replies, options.delay, options.concurrency);
+                counts.push(echo.calls());
                 let mut server = Server::builder();
                 if let Some(directory) = &options.credentials {
                     server = server.tls_config(tls::tonic_config(directory)?)?;
                 }
-                let router = server.add_service(Echo { replies, delay });
+                let router = server.add_service(echo);
                 servers.spawn(listener.tonic(router, Arc::clone(&stop)))
             }
         };
@@ -84,6 +87,8 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
     while let Some(ended) = servers.join_next().await {
         ended??;
     }
+    let counts = counts.iter().map(|it| it.load(Relaxed).to_string());
+    println!("{}", counts.collect::<Vec<_>>().join(" "));
     Ok(())
 }
 

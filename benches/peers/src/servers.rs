@@ -20,6 +20,8 @@ pub struct ServerOptions {
     pub listen: Vec<Address>,
     pub replies: usize,
     pub delay: Duration,
+    /// The calls that each address works on at the same time (tonic, unary).
+    pub concurrency: Option<usize>,
     pub cpu: Option<usize>,
     /// TLS, with what is in this directory.
     pub credentials: Option<PathBuf>,
@@ -37,6 +39,7 @@ impl ServerOptions {
             listen: Vec::new(),
             replies,
             delay: Duration::ZERO,
+            concurrency: None,
             cpu: None,
             credentials: None,
             tickets: true,
@@ -105,6 +108,9 @@ impl ServerProcess {
             .args(["--listen", &listen.join(",")])
             .args(["--replies", &options.replies.to_string()])
             .args(["--delay-ms", &options.delay.as_millis().to_string()]);
+        if let Some(concurrency) = options.concurrency {
+            command.args(["--concurrency", &concurrency.to_string()]);
+        }
         if let Some(cpu) = options.cpu {
             command.args(["--cpu", &cpu.to_string()]);
         }

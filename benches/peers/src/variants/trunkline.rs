@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
-use trunkline::{Channel, Connector, Endpoint, Keepalive, Retry, Tls};
+use trunkline::{Balance, Channel, Connector, Endpoint, Keepalive, Policy, Retry, Tls};
 
 use super::Calls;
 use super::grpc::v14::GrpcCalls;
@@ -17,6 +17,20 @@ use crate::target::{Address, Target, check_trailers};
 /// Under a generated client.
 pub async fn generated(target: &Target) -> Result<impl Calls + use<>, Failure> {
     Ok(GrpcCalls::new(connector(target).connect().await?, target))
+}
+
+/// Under a generated client, with this policy.
+pub async fn balanced(target: &Target, balance: Balance) -> Result<impl Calls + use<>, Failure> {
+    // Policies that follow weights want to be given some.
+    let weighted = |it: Endpoint| {
+        if balance.uses_weights() {
+            it.weight(1)
+        } else {
+            it
+        }
+    };
+    let connector = connector_of(target, weighted).balance(balance.clone());
+    Ok(GrpcCalls::new(connector.connect().await?, target))
 }
 
 /// Under a generated client, with the keepalive for servers that stop answering, and with or without retries.
@@ -50,10 +64,15 @@ pub async fn raw(target: &Target) -> Result<impl Calls + use<>, Failure> {
 }
 
 fn connector(target: &Target) -> Connector {
-    let connector = Connector::endpoints(target.addresses.iter().map(|address| match address {
+    connector_of(target, |endpoint| endpoint)
+}
+
+fn connector_of(target: &Target, adjust: impl Fn(Endpoint) -> Endpoint) -> Connector {
+    let endpoint = |address: &Address| match address {
         Address::Tcp(address) => Endpoint::tcp(address.to_string()),
         Address::Unix(path) => Endpoint::unix(path),
-    }));
+    };
+    let connector = Connector::endpoints(target.addresses.iter().map(endpoint).map(adjust));
     match &target.tls {
         None => connector,
         Some(tls) => connector.tls(Tls::new().ca_pem(&*tls.ca).resumption(tls.resumption)),
