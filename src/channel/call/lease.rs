@@ -16,6 +16,9 @@ use super::super::concurrency::Reserved;
 use super::super::first_message::FirstMessage;
 use super::{Call, Waiting};
 
+/// So many endpoints without a free stream are passed over before a call waits for one.
+const PASSED_OVER: usize = 4;
+
 /// The right to a stream, and to be the only call there if the endpoint has to prove itself.
 pub(in crate::channel) struct Slot {
     pub(in crate::channel) lease: Lease,
@@ -72,6 +75,9 @@ impl Call {
         // set they may be ready again; a call that still held them unready there would wait for one more change.
         let mut unready = Vec::new();
         let mut unready_in = 0;
+        // Endpoints of which all streams are taken. They are `unready` while another one may have a free stream.
+        let mut busy: Vec<u64> = Vec::new();
+        let mut may_pass_over = true;
         // Said of the one before, if its queue was full: no set will change that.
         let mut full = None;
         loop {
@@ -114,7 +120,18 @@ impl Call {
                         leg.picked(&subchannel);
                     }
                     let first = self.inner.first_message(&subchannel);
-                    match subchannel.pool.lease().await {
+                    let leased = match subchannel.pool.try_lease() {
+                        Some(lease) => Ok(lease),
+                        None if may_pass_over && subchannel.pool.is_saturated() => {
+                            unready.push(subchannel.identity);
+                            busy.push(subchannel.identity);
+                            may_pass_over = busy.len() < PASSED_OVER;
+                            full = last;
+                            continue;
+                        }
+                        None => subchannel.pool.lease().await,
+                    };
+                    match leased {
                         Ok(lease) => {
                             return Ok((
                                 subchannel,
@@ -140,6 +157,13 @@ impl Call {
                     full = last;
                 }
                 (Choice::Drop(error), _) => return Err(error),
+                // None has: it waits at one of them.
+                (Choice::Fail(_) | Choice::Wait, last) if !busy.is_empty() => {
+                    unready.retain(|it| !busy.contains(it));
+                    busy.clear();
+                    may_pass_over = false;
+                    full = last;
+                }
                 (Choice::Fail(_) | Choice::Wait, _) if crowded => {
                     self.waiting = Waiting::ForRoom;
                     match (limits, &turn, freed.as_pin_mut()) {
