@@ -30,7 +30,10 @@ impl Writer {
     /// Replaces the set by what is known now.
     pub(super) fn publish(&mut self) {
         let start = Instant::now();
-        self.stale = false;
+        if std::mem::take(&mut self.stale) {
+            // The set follows what has changed; whether others are to be used now was not looked at.
+            self.context.flips.notify_one();
+        }
         let News {
             answered,
             error,
@@ -77,7 +80,7 @@ impl Writer {
         if set.admission == before.admission {
             self.directory.set.store(Arc::new(set));
         } else {
-            self.publish();
+            self.review();
         }
     }
 
