@@ -126,7 +126,9 @@ impl SlowStart {
                 (Fate::In(_) | Fate::Tolerated(_), Service::Out) => Service::In,
                 (Fate::Out | Fate::Trial, _) => Service::Out,
                 (Fate::Unusable, _) if standing.failing => Service::Out,
-                (_, Service::Starting(at)) if since(at, now) >= self.window => Service::In,
+                (_, Service::Starting(at)) if is_small || since(at, now) >= self.window => {
+                    Service::In
+                }
                 (_, same) => same,
             };
         }
@@ -340,6 +342,12 @@ mod tests {
     fn in_small_sets_and_in_panic_nobody_starts_slowly() {
         let mut set = Set::settled(2);
         set.decide(&[IN, Fate::Out]);
+        assert_eq!(set.after(1, &[IN; 2]), [100, 100]);
+        // It began in a set that was larger.
+        let mut set = Set::settled(3);
+        set.standings[2] = OUT;
+        assert_eq!(set.decide(&[IN; 3]), [100, 100, 10]);
+        set.standings.remove(0);
         assert_eq!(set.after(1, &[IN; 2]), [100, 100]);
         let mut set = Set::settled(3);
         set.decide(&[IN, Fate::Out, Fate::Out]);
