@@ -29,19 +29,18 @@ use support::response;
 use support::server::EchoServer;
 use support::wait::{Asking, wait_until};
 use tokio::task::JoinHandle;
+use tonic::Code;
 use trunkline::balance::{HashKey, LoadWeighted, ReportRules, RoundRobin};
-use trunkline::{Balance, Candidate, Channel, Connector, Endpoint, Picker, Policy, State};
+use trunkline::{Balance, Candidate, Channel, Connector, Endpoint, Picker, Policy, Retry};
 use trunkline_proto::echo_client::EchoClient;
 use trunkline_proto::{EchoReply, Message};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// How many get calls: a state is seen a moment before the set that has it.
 fn ready(channel: &Channel) -> usize {
     let endpoints = channel.status().endpoints;
-    endpoints
-        .iter()
-        .filter(|it| it.state == State::Ready)
-        .count()
+    endpoints.iter().filter(|it| it.share > 0.0).count()
 }
 
 /// The server that answered this user.
@@ -59,6 +58,8 @@ async fn a_user_stays_where_it_is_until_that_endpoint_dies_and_comes_back() {
     let mut servers = ["a", "b", "c"].map(EchoServer::start_tcp);
     let channel = Connector::endpoints(servers.each_ref().map(endpoint))
         .balance(Balance::consistent_hash(HeaderName::from_static("user")))
+        // Its keys would come back one after the other.
+        .no_slow_start()
         .connect()
         .await
         .unwrap();
@@ -132,6 +133,48 @@ async fn calls_spill_over_to_the_next_tier_and_back() {
                 assert_eq!(unary(&channel, id).await.unwrap().server, "far");
             }
             near.restart();
+        }
+    }
+    channel.close(Duration::ZERO).await;
+    drop((near, far));
+    leaks.finish().await;
+}
+
+/// More than half of all endpoints are sick, so that all get calls; but those of the next tier are well.
+#[tokio::test]
+async fn calls_spill_over_from_a_tier_that_fails_although_it_is_the_larger_one() {
+    let leaks = LeakCheck::start().await;
+    let near = ["near"; 3].map(EchoServer::start_tcp);
+    let far = ["far"; 2].map(EchoServer::start_tcp);
+    let endpoints =
+        (near.iter().map(endpoint)).chain(far.iter().map(|it| endpoint(it).priority(1)));
+    let channel = Connector::endpoints(endpoints)
+        .balance(Balance::tiers(RoundRobin::new()))
+        .retry(Retry::none())
+        .no_slow_start()
+        .connect()
+        .await
+        .unwrap();
+    wait_until(LIMIT, || ready(&channel) == 5).await;
+    let mut id = 0;
+    for name in ["near", "far", "near"] {
+        for server in &near {
+            match name {
+                "far" => server.behaviour().fail(1.0, Code::Unavailable),
+                _ => server.behaviour().heal(),
+            }
+        }
+        let asking = Asking::for_at_most(LIMIT);
+        let mut in_a_row = 0;
+        while in_a_row < 50 {
+            id += 1;
+            match unary(&channel, id).await {
+                Ok(reply) if reply.server == name => in_a_row += 1,
+                _ => {
+                    in_a_row = 0;
+                    assert!(asking.again().await, "not from {name}: {channel:?}");
+                }
+            }
         }
     }
     channel.close(Duration::ZERO).await;

@@ -121,6 +121,10 @@ impl Policy for Balance {
         self.policy().load_reports()
     }
 
+    fn can_do_without_sick(&self, endpoints: &[Candidate]) -> bool {
+        self.policy().can_do_without_sick(endpoints)
+    }
+
     fn uses_latency(&self) -> bool {
         self.policy().uses_latency()
     }

@@ -119,6 +119,16 @@ pub trait Policy: Send + Sync + Debug + 'static {
         None
     }
 
+    /// Whether the endpoints that are [well](Candidate::is_well) can take all calls, as those of another tier can. Then
+    /// the others get none, however many they are: what keeps calls coming where few are left
+    /// ([`EjectionLimits`](crate::EjectionLimits)) is not needed.
+    ///
+    /// Asked of all endpoints that are used, before a picker is built. Default: `false`.
+    fn can_do_without_sick(&self, endpoints: &[Candidate]) -> bool {
+        let _ = endpoints;
+        false
+    }
+
     /// Whether the pickers look at latencies. Only then are they measured: it costs each attempt two looks at the clock.
     ///
     /// Default: `false`.
@@ -133,6 +143,7 @@ pub struct Candidate {
     identity: u64,
     weight: u32,
     share: f64,
+    is_well: bool,
     reported_weight: Option<f64>,
     metadata: Option<Arc<BTreeMap<String, String>>>,
     load: Option<Arc<Load>>,
@@ -146,6 +157,7 @@ impl Candidate {
             identity,
             weight,
             share: 1.0,
+            is_well: true,
             reported_weight: None,
             metadata: None,
             load: None,
@@ -166,6 +178,17 @@ impl Candidate {
             f64::MIN_POSITIVE
         };
         self
+    }
+
+    /// The same endpoint, which is well or not.
+    pub fn with_well(mut self, is_well: bool) -> Self {
+        self.is_well = is_well;
+        self
+    }
+
+    /// Whether it can be called, and nothing is said that keeps calls from it. It may get calls all the same.
+    pub fn is_well(&self) -> bool {
+        self.is_well
     }
 
     /// The same endpoint with the weight that follows from its load reports.

@@ -1,5 +1,6 @@
 //! First these endpoints, then those.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,9 @@ use super::{Candidate, Pick, PickRequest, Picker, Policy, ReportRules};
 /// | 0 | | 100 % |
 ///
 /// What is well is counted by weight: connected, or dialled on demand, and not ejected; of one that gets less than its due
-/// for a while, because it starts or turns calls away, that part. Endpoints of weight 0 are in no tier.
+/// for a while, because it starts or turns calls away, that part. Endpoints of weight 0 are in no tier. While those that are
+/// well can take all, [`EjectionLimits`](crate::EjectionLimits) do not hold, but that 0 means none: a tier may be ejected as
+/// a whole.
 ///
 /// **Use it** for what is near and what is far, for what is paid for and what is not, for a spare. **Not** if a
 /// tier can't bear what it gets when the one before it is gone: nothing here knows how much that is. Among the calls that
@@ -76,6 +79,25 @@ impl Tiers {
         }
     }
 
+    /// The tiers in their order.
+    fn groups(
+        &self,
+        candidates: &[Candidate],
+        unavailable: &[Candidate],
+    ) -> BTreeMap<usize, Group> {
+        let mut groups = BTreeMap::<usize, Group>::new();
+        for (index, candidate) in (0..).zip(candidates) {
+            let group = groups.entry(self.order.tier_of(candidate)).or_default();
+            group.indexes.push(index);
+            group.candidates.push(candidate.clone());
+        }
+        for candidate in unavailable {
+            let group = groups.entry(self.order.tier_of(candidate)).or_default();
+            group.unavailable.push(candidate.clone());
+        }
+        groups
+    }
+
     /// How many times the part of a tier that is well it may be given. Default 1.4; from 1 to 100, and what is not is brought
     /// there. The greater it is, the later calls spill over.
     #[must_use]
@@ -120,16 +142,7 @@ impl Policy for Tiers {
     }
 
     fn build_among(&self, candidates: &[Candidate], unavailable: &[Candidate]) -> Box<dyn Picker> {
-        let mut groups = std::collections::BTreeMap::<usize, Group>::new();
-        for (index, candidate) in (0..).zip(candidates) {
-            let group = groups.entry(self.order.tier_of(candidate)).or_default();
-            group.indexes.push(index);
-            group.candidates.push(candidate.clone());
-        }
-        for candidate in unavailable {
-            let group = groups.entry(self.order.tier_of(candidate)).or_default();
-            group.unavailable.push(candidate.clone());
-        }
+        let groups = self.groups(candidates, unavailable);
         let mut rest = 1.0;
         let mut upto = 0.0;
         let mut tiers = Vec::new();
@@ -171,6 +184,15 @@ impl Policy for Tiers {
     /// A tier that is left out, or part of one, would look as if it were not there.
     fn needs_all(&self) -> bool {
         true
+    }
+
+    /// A tier that is sick as a whole spills over, and is not called because it is most of the set.
+    fn can_do_without_sick(&self, endpoints: &[Candidate]) -> bool {
+        let (well, others): (Vec<_>, Vec<_>) =
+            endpoints.iter().cloned().partition(Candidate::is_well);
+        let groups = self.groups(&well, &others);
+        let load: f64 = groups.values().map(Group::part_well).sum();
+        load * self.overprovisioning >= 1.0
     }
 
     fn refresh_interval(&self) -> Option<Duration> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::balance::{Candidate, Picker, Policy};
 use crate::error::Stage;
-use crate::health::{Admission, Fate, Rules, admit};
+use crate::health::{Admission, Fate, Rules, Standing, admit};
 use crate::pool::State;
 use crate::time::Instant;
 
@@ -94,7 +94,23 @@ impl EndpointSet {
         let now = Instant::now();
         let used: Vec<_> = members.iter().filter_map(Member::used).collect();
         let mut standings: Vec<_> = used.iter().map(|(_, it)| it.standing(now)).collect();
-        let mut admission = admit(&standings, &rules.limits);
+        let reports = policy.load_reports();
+        let candidate =
+            |((endpoint, subchannel), standing): (&(&Endpoint, &Arc<Subchannel>), &Standing)| {
+                let reported = reports.and_then(|it| subchannel.load.reported_weight(&it, age));
+                Candidate::new(subchannel.identity, endpoint.weight_or_default())
+                    .with_metadata(Arc::clone(endpoint.facts()))
+                    .with_well(standing.usable && standing.is_well())
+                    .with_reported_weight(reported)
+                    .with_load(Arc::clone(&subchannel.load))
+            };
+        let all: Vec<_> = used.iter().zip(&standings).map(candidate).collect();
+        let is_sick = |it: &Standing| it.usable && !it.is_well();
+        let limits = match standings.iter().any(is_sick) && policy.can_do_without_sick(&all) {
+            true => rules.limits.lifted(),
+            false => rules.limits,
+        };
+        let mut admission = admit(&standings, &limits);
         let turning = rules.slow_start.and_then(|rules| {
             let before: Vec<_> = standings.iter().map(|it| it.service).collect();
             let turning = rules.follow(now, &mut standings, &mut admission.fates);
@@ -105,24 +121,16 @@ impl EndpointSet {
             }
             turning
         });
-        let reports = policy.load_reports();
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         let mut unavailable = Vec::new();
         let mut connecting = false;
-        let fates = admission.fates.iter().zip(&standings);
-        for ((endpoint, subchannel), (fate, standing)) in used.iter().zip(fates) {
+        let fates = admission.fates.iter().zip(&standings).zip(all);
+        for ((_, subchannel), ((fate, standing), candidate)) in used.iter().zip(fates) {
             let name = &subchannel.name;
             subchannel
                 .health
                 .decided(name, now, *fate, standing.observed);
-            let weight = endpoint.weight_or_default();
-            let candidate = Candidate::new(subchannel.identity, weight)
-                .with_metadata(Arc::clone(endpoint.facts()))
-                .with_reported_weight(
-                    reports.and_then(|it| subchannel.load.reported_weight(&it, age)),
-                )
-                .with_load(Arc::clone(&subchannel.load));
             let share = match fate {
                 Fate::In(share) | Fate::Tolerated(share) => *share,
                 Fate::Trial => 1.0,

@@ -125,7 +125,7 @@ impl Standing {
         }
     }
 
-    fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         !self.ill && self.ejected.is_none()
     }
 }

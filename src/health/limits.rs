@@ -62,6 +62,14 @@ impl EjectionLimits {
         Ok(())
     }
 
+    /// Where those that are well can take all calls: there is no panic, and all others may be ejected, unless none may.
+    pub(crate) fn lifted(self) -> Self {
+        Self {
+            max_ejected: if self.max_ejected > 0.0 { 1.0 } else { 0.0 },
+            panic_threshold: 0.0,
+        }
+    }
+
     /// How many of `connected` endpoints may be ejected.
     #[expect(
         clippy::cast_precision_loss,

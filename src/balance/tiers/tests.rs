@@ -102,6 +102,27 @@ fn what_gets_a_part_of_its_due_is_well_in_part() {
 }
 
 #[test]
+fn the_sick_are_not_needed_while_the_well_can_take_all() {
+    let policy = Tiers::by_priority(RoundRobin::new());
+    for (well, ill, can) in [
+        ([0, 2], [3, 0], true),
+        ([5, 5], [5, 5], true),
+        ([3, 4], [7, 6], false),
+        ([0, 0], [3, 2], false),
+        ([4, 0], [6, 0], false),
+    ] {
+        let ill = priorities(&ill).into_iter().map(|it| it.with_well(false));
+        let all: Vec<_> = priorities(&well).into_iter().chain(ill).collect();
+        assert_eq!(policy.can_do_without_sick(&all), can, "{well:?}");
+        assert!(!RoundRobin::new().can_do_without_sick(&all));
+        assert_eq!(
+            crate::Balance::tiers(RoundRobin::new()).can_do_without_sick(&all),
+            can
+        );
+    }
+}
+
+#[test]
 fn tiers_are_in_the_order_of_the_numbers_or_of_the_values() {
     let first = |policy: Tiers, candidates: &[Candidate]| {
         let picks = picks(&*policy.build(candidates), 50);
