@@ -27,7 +27,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use trunkline::{
-    Balance, BudgetLimits, CallOptions, Channel, Connector, Error, Hedge, History, Retry,
+    Balance, BudgetLimits, CallOptions, Channel, ConcurrencyLimits, Connector, Error, Hedge,
+    History, Retry,
 };
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
@@ -262,6 +263,16 @@ async fn a_request_that_is_still_being_made_goes_to_both() {
     };
     let reply = ask(&two.channel, large, CallOptions::new()).await.unwrap();
     assert_eq!((reply.server.as_str(), two.times(1)), ("a", [1, 0]));
+    two.finish().await;
+}
+
+/// What failed must not hold what the next one waits for.
+#[tokio::test]
+async fn attempts_that_failed_leave_room_for_the_next() {
+    let limits = ConcurrencyLimits::new().per_channel(1).max_waiting(0);
+    let two = Two::start(Hedge::after(HOUR), |it| it.concurrency(limits)).await;
+    two.servers[0].behaviour().fail(1.0, Code::Unavailable);
+    assert_eq!(unary(&two.channel, 1).await.unwrap().server, "b");
     two.finish().await;
 }
 

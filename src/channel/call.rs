@@ -71,11 +71,11 @@ enum Waiting {
     ToRetry,
 }
 
-/// An endpoint's answer, and what the call holds of it.
+/// An endpoint's answer, and what the call holds of it: nothing, if it is a failure that is only kept.
 struct Answer {
     response: Response<Incoming>,
     subchannel: Arc<Subchannel>,
-    slot: Slot,
+    slot: Option<Slot>,
 }
 
 impl Call {
@@ -127,7 +127,7 @@ impl Call {
             };
             match result {
                 Ok(answer) => {
-                    let hold = Hold::Slot(answer.slot);
+                    let hold = answer.slot.map_or(Hold::Nothing, Hold::Slot);
                     let mut response = answer.response;
                     if !self.past.history.is_empty() {
                         let history = self.past.history.clone();
@@ -382,7 +382,7 @@ impl Call {
         sent.map(|response| Answer {
             response,
             subchannel,
-            slot,
+            slot: Some(slot),
         })
     }
 }

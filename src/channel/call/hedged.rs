@@ -125,7 +125,7 @@ impl Call {
         &mut self,
         race: &mut Race<'_>,
         mut leg: Self,
-        result: Result<Answer, Error>,
+        mut result: Result<Answer, Error>,
     ) -> Result<Result<Answer, Error>, Result<Answer, Error>> {
         let number = leg.past.attempts;
         race.ended.push(number);
@@ -163,7 +163,9 @@ impl Call {
             let facts = self.facts(outcome, now);
             let policy = self.inner.retry.of(self.head.path());
             if tolerable && policy.tolerates(&facts) {
-                if result.is_ok() {
+                if let Ok(answer) = &mut result {
+                    // Others may be waiting for just this one's stream, or its part of a limit.
+                    answer.slot = None;
                     let endpoint = leg.endpoint.as_ref().map(|it| &it.name);
                     self.past.failed(&Ended {
                         endpoint,
