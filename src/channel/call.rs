@@ -284,13 +284,6 @@ impl Call {
         again
     }
 
-    /// The last attempt ended with this error, and the call with it.
-    fn failed(&mut self, error: Error) -> Error {
-        let endpoint = self.endpoint.as_ref().map(|it| &it.name);
-        self.past.failed(&Ended::with(&error, endpoint));
-        error
-    }
-
     fn decide(&self, outcome: Outcome) -> Verdict {
         let now = Instant::now();
         let limit = self.settings.limit.as_ref();
@@ -346,6 +339,9 @@ impl Call {
         let try_limit = self.inner.retry.of(self.head.path()).try_limit();
         if let Some(first) = &mut slot.first {
             first.sent();
+        }
+        if let Some(leg) = &self.leg {
+            leg.sent();
         }
         let sent = {
             let exchange = pin!(slot.lease.connection().exchange(request, body, tasks));

@@ -27,7 +27,15 @@ pub(super) struct Leg {
 }
 
 /// The endpoints that the attempts were given to.
-type Picks = Arc<Mutex<Vec<(u32, Instant, Arc<Subchannel>)>>>;
+type Picks = Arc<Mutex<Vec<Picked>>>;
+
+struct Picked {
+    number: u32,
+    since: Instant,
+    subchannel: Arc<Subchannel>,
+    /// The request is on its way there: it does not wait for a stream any more.
+    sent: bool,
+}
 
 /// An attempt under way. It owns its deadline, and resends what was not processed.
 type Running = Pin<Box<dyn Future<Output = (Call, Result<Answer, Error>)> + Send>>;
@@ -49,12 +57,24 @@ struct Race<'a> {
 impl Leg {
     /// The endpoints that other attempts have, or had.
     pub(super) fn tried(&self) -> Vec<u64> {
-        lock(&self.picks).iter().map(|it| it.2.identity).collect()
+        identities(&self.picks)
     }
 
     pub(super) fn picked(&self, subchannel: &Arc<Subchannel>) {
-        let pick = (self.number, Instant::now(), Arc::clone(subchannel));
-        lock(&self.picks).push(pick);
+        lock(&self.picks).push(Picked {
+            number: self.number,
+            since: Instant::now(),
+            subchannel: Arc::clone(subchannel),
+            sent: false,
+        });
+    }
+
+    /// The request is about to be sent to the endpoint that was picked last.
+    pub(super) fn sent(&self) {
+        let mut picks = lock(&self.picks);
+        if let Some(last) = picks.iter_mut().rfind(|it| it.number == self.number) {
+            last.sent = true;
+        }
     }
 }
 
@@ -127,7 +147,7 @@ impl Call {
         mut leg: Self,
         mut result: Result<Answer, Error>,
     ) -> Result<Result<Answer, Error>, Result<Answer, Error>> {
-        let number = leg.past.attempts;
+        let number = leg.number();
         race.ended.push(number);
         self.in_doubt |= leg.in_doubt;
         self.past.adopt(&mut leg.past, race.begun);
@@ -204,16 +224,22 @@ impl Call {
         if late {
             // They have run out of time as well, and tell their endpoints.
             while let Some(Some((mut late, _))) = race.running.next().now_or_never() {
-                race.ended.push(late.past.attempts);
+                race.ended.push(late.number());
+                self.in_doubt |= late.in_doubt;
                 self.past.adopt(&mut late.past, race.begun);
             }
         }
         leg.replay.commit();
-        let lost: Vec<_> = std::mem::take(&mut *lock(&race.picks));
+        let picks = std::mem::take(&mut *lock(&race.picks));
         race.running.clear();
-        for (lost, since, subchannel) in lost {
-            if !race.ended.contains(&lost) {
-                self.past.lost(&subchannel.name, now - since);
+        for number in (1..=race.begun).filter(|it| !race.ended.contains(it)) {
+            match picks.iter().rfind(|it| it.number == number) {
+                Some(lost) if lost.sent => {
+                    self.past.lost(&lost.subchannel.name, now - lost.since);
+                    self.in_doubt = true;
+                }
+                // It was still waiting: as if it had not been.
+                _ => self.past.attempts -= 1,
             }
         }
         if number == 1 || !race.ended.contains(&1) {
@@ -237,7 +263,7 @@ impl Call {
         }
         let now = Instant::now();
         let age = self.inner.age(now);
-        let tried: Vec<_> = lock(&race.picks).iter().map(|it| it.2.identity).collect();
+        let tried = identities(&race.picks);
         let takes = self.next_takes(&tried, age).unwrap_or_default();
         let facts = self.facts(Outcome::ANSWERED, now);
         if facts.is_too_late(takes) {
@@ -296,10 +322,20 @@ impl Call {
             .map(|delay| now + delay);
     }
 
+    /// Which attempt of a hedged call it is. The count of its own past goes down where it resends.
+    fn number(&self) -> u32 {
+        self.leg.as_ref().map_or(1, |it| it.number)
+    }
+
     fn run_leg(mut self) -> Running {
         Box::pin(async move {
             let result = self.limited().await;
             (self, result)
         })
     }
+}
+
+fn identities(picks: &Picks) -> Vec<u64> {
+    let picks = lock(picks);
+    picks.iter().map(|it| it.subchannel.identity).collect()
 }
