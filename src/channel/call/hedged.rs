@@ -208,8 +208,11 @@ impl Call {
                 race.next = race.next.filter(|next| !facts.is_too_late(*next - now));
                 return Err(result);
             }
-            // Nobody but this attempt had a part in it: it found no room, or another one reads the request alone.
-            if result.is_err() && !tolerable && !race.running.is_empty() {
+            // Nobody but this attempt had a part in it: it found no room or no endpoint, was not processed, or another one
+            // reads the request alone.
+            let unprocessed = matches!(outcome.delivery, Delivery::NotSent | Delivery::Refused);
+            let own = result.is_err() && (!tolerable || alone || unprocessed);
+            if own && !race.running.is_empty() {
                 race.next = None;
                 return Err(result);
             }
