@@ -22,8 +22,8 @@ use super::{Answer, Call, Waiting};
 
 /// Which attempt of a hedged call this one is, from 1 on, and what is known of all of them.
 pub(super) struct Leg {
-    pub(super) number: u32,
-    pub(super) picks: Picks,
+    number: u32,
+    picks: Picks,
 }
 
 /// The endpoints that the attempts were given to.
@@ -50,6 +50,8 @@ struct Race<'a> {
     ended: Vec<u32>,
     /// A server asked for no more.
     forbidden: bool,
+    /// A server asked for none before.
+    not_before: Instant,
     /// When the next attempt follows, if it does.
     next: Option<Instant>,
 }
@@ -93,6 +95,7 @@ impl Call {
             begun: 0,
             ended: Vec::new(),
             forbidden: false,
+            not_before: self.started,
             next: None,
         };
         self.begin_leg(&mut race, None);
@@ -194,15 +197,22 @@ impl Call {
                         code: outcome.code,
                     });
                 }
+                let soonest = race.not_before.max(now);
                 race.next = match outcome.pushback {
                     _ if race.forbidden || race.begun >= race.hedging.attempts() => None,
                     Some(Pushback::Never) => {
                         race.forbidden = true;
                         None
                     }
-                    Some(Pushback::After(delay)) => Some(now + delay),
-                    None if alone => Some(now + policy.pause(race.begun, fastrand::f64())),
-                    None => Some(now),
+                    Some(Pushback::After(delay)) => {
+                        race.not_before = soonest.max(now + delay);
+                        Some(race.not_before)
+                    }
+                    None if alone => {
+                        let pause = policy.pause(race.begun, fastrand::f64());
+                        Some(soonest.max(now + pause))
+                    }
+                    None => Some(soonest),
                 };
                 // Nobody would wait for it.
                 race.next = race.next.filter(|next| !facts.is_too_late(*next - now));
