@@ -17,12 +17,13 @@ mod support;
 use std::time::Duration;
 
 use client::calls::{ask, endpoint, hang, slow, unary};
+use client::first::First;
 use support::calls::request;
 use support::leak::LeakCheck;
 use support::server::EchoServer;
 use support::wait::{wait_equal, within};
 use tonic::Code;
-use trunkline::{CallOptions, Channel, ConcurrencyLimits, Connector, Retry};
+use trunkline::{Balance, CallOptions, Channel, ConcurrencyLimits, Connector, PoolOptions, Retry};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -134,5 +135,47 @@ async fn the_queue_has_a_limit_and_places_are_given_back() {
         assert_eq!(within(LIMIT, "it", waiting).await.unwrap().unwrap().id, 4);
         drop((channel, servers));
     }
+    leaks.finish().await;
+}
+
+/// The one whose turn it was has an endpoint, and waits there for a stream. What becomes free is the next one's.
+#[tokio::test]
+async fn who_waits_for_a_stream_takes_no_word_of_room() {
+    let leaks = LeakCheck::start().await;
+    let [a, b] = ["a", "b"].map(EchoServer::builder);
+    let servers = [a.max_concurrent_streams(1).tcp(), b.tcp()];
+    let first = First::default();
+    let channel = Connector::endpoints(servers.each_ref().map(endpoint))
+        .concurrency(ConcurrencyLimits::new().per_endpoint(2))
+        .balance(Balance::custom(first.clone()))
+        .pool(PoolOptions::new().max_connections(1).wait_timeout(LIMIT))
+        .retry(Retry::none())
+        .connect()
+        .await
+        .unwrap();
+    wait_equal(LIMIT, 2, || first.candidates()).await;
+    // Of the two at the first server, one has its stream and the other one waits for it.
+    let [streams, waiting, there, other] = [1, 2, 3, 4].map(|id| hang(&channel, id));
+    let running = || servers.each_ref().map(|it| it.journal().in_flight());
+    wait_equal(LIMIT, [1, 2], running).await;
+    let next = hang(&channel, 5);
+    tokio::task::yield_now().await;
+    waiting.abort();
+    let _ = waiting.await;
+    // It has its place now.
+    for _ in 0..5 {
+        tokio::task::yield_now().await;
+    }
+    let last = slow(&channel, 6, 0);
+    tokio::task::yield_now().await;
+    there.abort();
+    let reply = within(LIMIT, "the last", last).await.unwrap().unwrap();
+    assert_eq!(reply.server, "b");
+    assert!(!next.is_finished());
+    for call in [streams, other, next] {
+        call.abort();
+        let _ = call.await;
+    }
+    drop((channel, servers));
     leaks.finish().await;
 }

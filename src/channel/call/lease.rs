@@ -106,8 +106,9 @@ impl Call {
                         full = last;
                         continue;
                     };
-                    // The next one's, however long this one waits for a stream.
+                    // The next one's, however long this one waits for a stream, and so is the word of what becomes free.
                     turn = None;
+                    freed.set(None);
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
                     if let Some(leg) = &self.leg {
