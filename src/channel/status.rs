@@ -259,6 +259,7 @@ impl EndpointStatus {
         Self {
             in_subset: true,
             health,
+            share: fate.share(),
             state: pool.state,
             for_how_long: now.saturating_duration_since(pool.since),
             last_error: pool.last_error.map(|error| error.to_string()),
