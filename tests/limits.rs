@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use client::calls::{ask, endpoint, hang, slow, unary};
 use client::first::First;
+use client::told::Told;
 use support::calls::request;
 use support::leak::LeakCheck;
 use support::server::EchoServer;
@@ -177,5 +178,40 @@ async fn who_waits_for_a_stream_takes_no_word_of_room() {
         let _ = call.await;
     }
     drop((channel, servers));
+    leaks.finish().await;
+}
+
+/// A call is in flight once an endpoint has it.
+#[tokio::test]
+async fn who_waits_for_readiness_is_in_nobodys_way() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    let (teller, told) = Told::saying(Ok(vec![endpoint(&server).weight(0)]));
+    let channel = Connector::discover(told)
+        .concurrency(ConcurrencyLimits::new().per_channel(1).max_waiting(1))
+        .retry(Retry::none())
+        .connect_lazy()
+        .unwrap();
+    wait_equal(LIMIT, 1, || channel.status().endpoints.len()).await;
+    let waits = CallOptions::new().wait_for_ready(true);
+    let calls = (1..=3).map(|id| {
+        let channel = channel.clone();
+        tokio::spawn(async move { ask(&channel, request(id), waits).await })
+    });
+    let calls: Vec<_> = calls.collect();
+    tokio::task::yield_now().await;
+    let fails = within(LIMIT, "a call", unary(&channel, 4)).await;
+    let message = fails.unwrap_err().message().to_owned();
+    assert!(
+        message.starts_with("all endpoints are drained"),
+        "{message}"
+    );
+    teller.say([endpoint(&server)]);
+    let mut answered = 0;
+    for call in calls {
+        answered += u32::from(within(LIMIT, "a call", call).await.unwrap().is_ok());
+    }
+    assert!(answered >= 2, "one in flight, one waiting: {answered}");
+    drop((channel, server));
     leaks.finish().await;
 }

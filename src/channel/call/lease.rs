@@ -59,13 +59,7 @@ impl Call {
         let limits = limits.as_ref();
         let mut admitted = None;
         let mut turn = None;
-        if let Some(limits) = limits {
-            self.waiting = Waiting::ForRoom;
-            admitted = limits.enter().await?;
-            if limits.has_queue() {
-                turn = Some(limits.queue().await?);
-            }
-        }
+        let mut outside = true;
         // An endpoint of the set was at its limit.
         let mut crowded = false;
         // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
@@ -75,6 +69,13 @@ impl Call {
         // Said of the one before, if its queue was full: no set will change that.
         let mut full = None;
         loop {
+            if let Some(limits) = limits.filter(|_| std::mem::take(&mut outside)) {
+                self.waiting = Waiting::ForRoom;
+                admitted = limits.enter().await?;
+                if limits.has_queue() {
+                    turn = Some(limits.queue().await?);
+                }
+            }
             self.waiting = Waiting::ForEndpoint;
             if let Some(leg) = &self.leg {
                 self.tried = leg.tried();
@@ -159,11 +160,17 @@ impl Call {
                 }
                 (Choice::Fail(_) | Choice::Wait, Some(full)) => return Err(full),
                 (Choice::Fail(error), _) if !self.settings.wait_for_ready => return Err(error),
-                (Choice::Fail(error), _) => {
-                    self.last_error = Some(error);
-                    directory.newer_than(version).await;
+                (choice, _) => {
+                    // Others need not wait for what this one waits for.
+                    freed.set(None);
+                    (admitted, turn, outside) = (None, None, true);
+                    if let Choice::Fail(error) = choice {
+                        self.last_error = Some(error);
+                        directory.newer_than(version).await;
+                    } else {
+                        self.wait_for_set(version, blocked_since).await?;
+                    }
                 }
-                (Choice::Wait, _) => self.wait_for_set(version, blocked_since).await?,
             }
         }
     }
