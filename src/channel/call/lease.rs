@@ -59,9 +59,9 @@ impl Call {
         let limits = limits.as_ref();
         let mut admitted = None;
         let mut turn = None;
+        // It has to pass the limits first.
         let mut outside = true;
-        // An endpoint of the set was at its limit.
-        let mut crowded = false;
+        let per_endpoint = limits.and_then(|it| it.per_endpoint());
         // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
         // set they may be ready again; a call that still held them unready there would wait for one more change.
         let mut unready = Vec::new();
@@ -89,21 +89,19 @@ impl Call {
                 if set.version != unready_in {
                     unready.clear();
                     unready_in = set.version;
-                    crowded = false;
                 }
                 let request = self
                     .head
                     .pick_request(&self.extensions)
                     .with_attempt(self.past.attempts)
                     .at(self.inner.age(self.past.began()));
-                let choice = set.pick(&request, &self.tried, &unready);
+                let choice = set.pick(&request, &self.tried, &unready, per_endpoint);
                 (set.version, set.blocked_since, choice)
             };
             match (choice, full.take()) {
                 (Choice::Use(subchannel, trial), last) => {
                     let Some(in_flight) = Reserved::at(&subchannel.load, limits) else {
-                        unready.push(subchannel.identity);
-                        crowded = true;
+                        // Another call was faster.
                         full = last;
                         continue;
                     };
@@ -142,7 +140,7 @@ impl Call {
                     full = last;
                 }
                 (Choice::Drop(error), _) => return Err(error),
-                (Choice::Fail(_) | Choice::Wait, _) if crowded => {
+                (Choice::Full, _) => {
                     self.waiting = Waiting::ForRoom;
                     match (limits, &turn, freed.as_pin_mut()) {
                         (Some(limits), Some(turn), Some(freed)) => tokio::select! {
@@ -155,8 +153,6 @@ impl Call {
                         (Some(limits), _, _) => turn = Some(limits.queue().await?),
                         (None, _, _) => {}
                     }
-                    unready.clear();
-                    crowded = false;
                 }
                 (Choice::Fail(_) | Choice::Wait, Some(full)) => return Err(full),
                 (Choice::Fail(error), _) if !self.settings.wait_for_ready => return Err(error),
