@@ -166,7 +166,8 @@ async fn hedges_keep_to_the_budget() {
     let (hedges, _) = two.hedges();
     assert!((1..=10).contains(&hedges), "{hedges}");
     let started: u64 = two.servers.iter().map(|it| it.journal().started()).sum();
-    assert_eq!(started, 100 + hedges);
+    // One that lost just after it was sent may never be begun there.
+    assert!((101..=100 + hedges).contains(&started), "{started}");
     two.finish().await;
 }
 

@@ -228,6 +228,9 @@ impl Call {
             }
         }
         self.settle(race, leg, number, late);
+        if number > 1 && result.is_ok() {
+            self.inner.counters.hedge_won();
+        }
         Ok(result)
     }
 
@@ -258,9 +261,6 @@ impl Call {
         if number == 1 || !race.ended.contains(&1) {
             let took = now - self.started;
             race.hedging.record(took, inner.age(now));
-        }
-        if number > 1 && !late {
-            inner.counters.hedge_won();
         }
         self.token.clone_from(&leg.token);
         self.endpoint.clone_from(&leg.endpoint);
