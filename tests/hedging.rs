@@ -17,17 +17,18 @@ mod support;
 use std::time::Duration;
 
 use client::calls::{ask, endpoint, raw, slow, unary};
-use client::first::First;
+use client::first::{First, Once};
 use client::pair::quick;
 use support::calls::request;
 use support::leak::LeakCheck;
-use support::server::EchoServer;
+use support::server::{EchoServer, EchoServerBuilder};
 use support::wait::{wait_equal, within};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use trunkline::{
-    Balance, BudgetLimits, CallOptions, Channel, Connector, Error, Hedge, History, Retry,
+    Balance, BudgetLimits, CallOptions, Channel, ConcurrencyLimits, Connector, Error, Hedge,
+    History, PoolOptions, Retry,
 };
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
@@ -45,8 +46,16 @@ struct Two {
 
 impl Two {
     async fn start(hedge: Hedge, adjust: impl FnOnce(Connector) -> Connector) -> Self {
+        Self::of(["a", "b"].map(EchoServer::builder), hedge, adjust).await
+    }
+
+    async fn of(
+        servers: [EchoServerBuilder; 2],
+        hedge: Hedge,
+        adjust: impl FnOnce(Connector) -> Connector,
+    ) -> Self {
         let leaks = LeakCheck::start().await;
-        let servers = ["a", "b"].map(EchoServer::start_tcp);
+        let servers = servers.map(EchoServerBuilder::tcp);
         let first = First::default();
         let connector = Connector::endpoints(servers.each_ref().map(endpoint))
             .balance(Balance::custom(first.clone()))
@@ -157,7 +166,8 @@ async fn hedges_keep_to_the_budget() {
     let (hedges, _) = two.hedges();
     assert!((1..=10).contains(&hedges), "{hedges}");
     let started: u64 = two.servers.iter().map(|it| it.journal().started()).sum();
-    assert_eq!(started, 100 + hedges);
+    // One that lost just after it was sent may never be begun there.
+    assert!((101..=100 + hedges).contains(&started), "{started}");
     two.finish().await;
 }
 
@@ -262,6 +272,73 @@ async fn a_request_that_is_still_being_made_goes_to_both() {
     };
     let reply = ask(&two.channel, large, CallOptions::new()).await.unwrap();
     assert_eq!((reply.server.as_str(), two.times(1)), ("a", [1, 0]));
+    two.finish().await;
+}
+
+/// What failed must not hold what the next one waits for.
+#[tokio::test]
+async fn attempts_that_failed_leave_room_for_the_next() {
+    let limits = ConcurrencyLimits::new().per_channel(1).max_waiting(0);
+    let two = Two::start(Hedge::after(HOUR), |it| it.concurrency(limits)).await;
+    two.servers[0].behaviour().fail(1.0, Code::Unavailable);
+    assert_eq!(unary(&two.channel, 1).await.unwrap().server, "b");
+    two.finish().await;
+}
+
+/// One that still waits for a stream when another is answered was nowhere.
+#[tokio::test]
+async fn attempts_that_were_not_sent_are_no_part_of_the_past() {
+    let [a, b] = ["a", "b"].map(EchoServer::builder);
+    let servers = [a, b.max_concurrent_streams(1)];
+    let one = PoolOptions::new().max_connections(1);
+    let two = Two::of(servers, Hedge::after(SOON), |it| it.pool(one)).await;
+    for server in &two.servers {
+        server.behaviour().set_delay(HOUR);
+    }
+    let held = slow(&two.channel, 1, 0);
+    wait_equal(LIMIT, [1, 1], || two.times(1)).await;
+    two.servers[0]
+        .behaviour()
+        .set_delay(Duration::from_millis(100));
+    let response = two.channel.send(raw(2, CallOptions::new())).await.unwrap();
+    assert!(response.extensions().get::<History>().is_none());
+    drop(response);
+    held.abort();
+    two.settled([1, 1]).await;
+    assert_eq!((two.times(2), two.hedges()), ([1, 0], (1, 0)));
+    two.finish().await;
+}
+
+/// Whatever failures are repeated: a hedge that went nowhere ends none that is on its way.
+#[tokio::test]
+async fn a_hedge_without_an_endpoint_harms_nobody() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    server.behaviour().set_delay(Duration::from_millis(100));
+    let channel = Connector::endpoints([endpoint(&server)])
+        .balance(Balance::custom(Once))
+        .retry(quick().idempotent(true).codes([Code::Aborted]))
+        .hedge(Hedge::after(SOON))
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(unary(&channel, 1).await.unwrap().server, "a");
+    drop((channel, server));
+    leaks.finish().await;
+}
+
+/// A server named a time, and another one fails before.
+#[tokio::test]
+async fn no_other_failure_cuts_the_wait_short_that_a_server_asked_for() {
+    let hedge = Hedge::after(SOON).attempts(3);
+    let two = Two::start(hedge, |it| it).await;
+    let [a, b] = two.servers.each_ref().map(EchoServer::behaviour);
+    a.set_delay(Duration::from_millis(100));
+    a.fail(1.0, Code::Unavailable);
+    b.fail(1.0, Code::Unavailable);
+    b.set_pushback(Some("250000"));
+    unary(&two.channel, 1).await.unwrap_err();
+    assert_eq!(two.times(1), [1, 1]);
     two.finish().await;
 }
 

@@ -17,6 +17,8 @@ mod support;
 use std::time::Duration;
 
 use client::calls::{ask, endpoint, hang, slow, unary};
+use client::first::First;
+use client::told::Told;
 use support::calls::request;
 use support::leak::LeakCheck;
 use support::server::EchoServer;
@@ -178,5 +180,81 @@ async fn calls_do_not_wait_for_a_stream_while_another_endpoint_has_one() {
     }
     assert_eq!(within(LIMIT, "it", waiting).await.unwrap().unwrap().id, 5);
     drop((channel, servers));
+    leaks.finish().await;
+}
+/// The one whose turn it was has an endpoint, and waits there for a stream. What becomes free is the next one's.
+#[tokio::test]
+async fn who_waits_for_a_stream_takes_no_word_of_room() {
+    let leaks = LeakCheck::start().await;
+    let [a, b] = ["a", "b"].map(EchoServer::builder);
+    let servers = [a.max_concurrent_streams(1).tcp(), b.tcp()];
+    let first = First::default();
+    let channel = Connector::endpoints(servers.each_ref().map(endpoint))
+        .concurrency(ConcurrencyLimits::new().per_endpoint(2))
+        .balance(Balance::custom(first.clone()))
+        .pool(PoolOptions::new().max_connections(1).wait_timeout(LIMIT))
+        .retry(Retry::none())
+        .connect()
+        .await
+        .unwrap();
+    wait_equal(LIMIT, 2, || first.candidates()).await;
+    // Of the two at the first server, one has its stream and the other one waits for it.
+    let [streams, there, other, waiting] = [1, 2, 3, 4].map(|id| hang(&channel, id));
+    let running = || servers.each_ref().map(|it| it.journal().in_flight());
+    wait_equal(LIMIT, [1, 2], running).await;
+    let next = hang(&channel, 5);
+    tokio::task::yield_now().await;
+    waiting.abort();
+    let _ = waiting.await;
+    // It has its place now.
+    for _ in 0..5 {
+        tokio::task::yield_now().await;
+    }
+    let last = slow(&channel, 6, 0);
+    tokio::task::yield_now().await;
+    there.abort();
+    let reply = within(LIMIT, "the last", last).await.unwrap().unwrap();
+    assert_eq!(reply.server, "b");
+    assert!(!next.is_finished());
+    for call in [streams, other, next] {
+        call.abort();
+        let _ = call.await;
+    }
+    drop((channel, servers));
+    leaks.finish().await;
+}
+
+/// A call is in flight once an endpoint has it.
+#[tokio::test]
+async fn who_waits_for_readiness_is_in_nobodys_way() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    let (teller, told) = Told::saying(Ok(vec![endpoint(&server).weight(0)]));
+    let channel = Connector::discover(told)
+        .concurrency(ConcurrencyLimits::new().per_channel(1).max_waiting(1))
+        .retry(Retry::none())
+        .connect_lazy()
+        .unwrap();
+    wait_equal(LIMIT, 1, || channel.status().endpoints.len()).await;
+    let waits = CallOptions::new().wait_for_ready(true);
+    let calls = (1..=3).map(|id| {
+        let channel = channel.clone();
+        tokio::spawn(async move { ask(&channel, request(id), waits).await })
+    });
+    let calls: Vec<_> = calls.collect();
+    tokio::task::yield_now().await;
+    let fails = within(LIMIT, "a call", unary(&channel, 4)).await;
+    let message = fails.unwrap_err().message().to_owned();
+    assert!(
+        message.starts_with("all endpoints are drained"),
+        "{message}"
+    );
+    teller.say([endpoint(&server)]);
+    let mut answered = 0;
+    for call in calls {
+        answered += u32::from(within(LIMIT, "a call", call).await.unwrap().is_ok());
+    }
+    assert!(answered >= 2, "one in flight, one waiting: {answered}");
+    drop((channel, server));
     leaks.finish().await;
 }

@@ -86,6 +86,11 @@ impl Load {
         taken.is_ok().then(|| Place(Arc::clone(self)))
     }
 
+    /// Whether all of so many places are taken.
+    pub(crate) fn is_full(&self, most: u32) -> bool {
+        self.placed.load(Relaxed) >= most
+    }
+
     pub(super) fn latency(&self) -> &Latency {
         &self.latency
     }

@@ -58,6 +58,8 @@ struct Running {
 pub(super) enum Hold {
     /// A slot of its own.
     Slot(Slot),
+    /// None: the response ended with its headers, and the slot went before it.
+    Nothing,
     /// Its turn on a pinned connection.
     Turn {
         _turn: OwnedSemaphorePermit,
@@ -70,15 +72,17 @@ impl Hold {
     fn connection_id(&self) -> u64 {
         match self {
             Self::Slot(slot) => slot.lease.connection_id(),
+            Self::Nothing => 0,
             Self::Turn { pinned, .. } => pinned.connection_id(),
         }
     }
 
     /// Until the response has a message.
-    fn first(&mut self) -> &mut Option<FirstMessage> {
+    fn take_first(&mut self) -> Option<FirstMessage> {
         match self {
-            Self::Slot(slot) => &mut slot.first,
-            Self::Turn { first, .. } => first,
+            Self::Slot(slot) => slot.first.take(),
+            Self::Nothing => None,
+            Self::Turn { first, .. } => first.take(),
         }
     }
 }
@@ -99,7 +103,7 @@ impl ResponseBody {
         let has_ended = response.body().is_end_stream();
         // There is none if a status ended the attempt.
         if (has_ended || unless_told.code != Code::Ok)
-            && let Some(first) = hold.first().take()
+            && let Some(first) = hold.take_first()
         {
             first.ended(unless_told, unless_told.bearing());
         }
@@ -166,7 +170,7 @@ impl Body for ResponseBody {
         }
         let mut closed = false;
         if outcome.is_none_or(|it| it.code == Code::Ok)
-            && let Some(first) = running.hold.first().take()
+            && let Some(first) = running.hold.take_first()
         {
             first.came();
         }
@@ -176,7 +180,7 @@ impl Body for ResponseBody {
                 Some(limit) if limit.is_behind(outcome.code) => Bearing::Neutral,
                 _ => outcome.bearing(),
             };
-            if let Some(first) = running.hold.first().take() {
+            if let Some(first) = running.hold.take_first() {
                 first.ended(outcome, bearing);
             }
             let connection = running.hold.connection_id();

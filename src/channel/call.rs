@@ -71,11 +71,11 @@ enum Waiting {
     ToRetry,
 }
 
-/// An endpoint's answer, and what the call holds of it.
+/// An endpoint's answer, and what the call holds of it: nothing, if it is a failure that is only kept.
 struct Answer {
     response: Response<Incoming>,
     subchannel: Arc<Subchannel>,
-    slot: Slot,
+    slot: Option<Slot>,
 }
 
 impl Call {
@@ -127,7 +127,7 @@ impl Call {
             };
             match result {
                 Ok(answer) => {
-                    let hold = Hold::Slot(answer.slot);
+                    let hold = answer.slot.map_or(Hold::Nothing, Hold::Slot);
                     let mut response = answer.response;
                     if !self.past.history.is_empty() {
                         let history = self.past.history.clone();
@@ -284,13 +284,6 @@ impl Call {
         again
     }
 
-    /// The last attempt ended with this error, and the call with it.
-    fn failed(&mut self, error: Error) -> Error {
-        let endpoint = self.endpoint.as_ref().map(|it| &it.name);
-        self.past.failed(&Ended::with(&error, endpoint));
-        error
-    }
-
     fn decide(&self, outcome: Outcome) -> Verdict {
         let now = Instant::now();
         let limit = self.settings.limit.as_ref();
@@ -347,6 +340,9 @@ impl Call {
         if let Some(first) = &mut slot.first {
             first.sent();
         }
+        if let Some(leg) = &self.leg {
+            leg.sent();
+        }
         let sent = {
             let exchange = pin!(slot.lease.connection().exchange(request, body, tasks));
             match try_limit {
@@ -382,7 +378,7 @@ impl Call {
         sent.map(|response| Answer {
             response,
             subchannel,
-            slot,
+            slot: Some(slot),
         })
     }
 }

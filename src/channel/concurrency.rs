@@ -180,6 +180,11 @@ impl Concurrency {
         }
     }
 
+    /// Calls in flight at each endpoint.
+    pub(super) fn per_endpoint(&self) -> Option<u32> {
+        self.limits.per_endpoint
+    }
+
     /// Whether others wait for room at an endpoint: whoever comes now stands behind them.
     pub(super) fn has_queue(&self) -> bool {
         self.turn.available_permits() == 0

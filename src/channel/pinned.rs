@@ -139,10 +139,7 @@ impl Pinned {
             Err(error) => Some(Outcome::of_error(error)),
         };
         if let Some(outcome) = outcome {
-            let bearing = match &limit {
-                Some(limit) if limit.is_behind(outcome.code) => limit.blame(sent.get()),
-                _ => outcome.bearing(),
-            };
+            let bearing = bearing(outcome, limit.as_ref(), sent.get());
             self.subchannel
                 .record_as(outcome, bearing, self.connection_id());
         }
@@ -221,7 +218,7 @@ impl Pinned {
         if let Some(outcome) = outcome
             && let Some(first) = first.take()
         {
-            first.ended(outcome, outcome.bearing());
+            first.ended(outcome, bearing(outcome, limit, sent.get()));
         }
         Ok(Answer {
             response: result?,
@@ -263,6 +260,14 @@ impl fmt::Debug for PinnedChannel {
             .field("endpoint", &self.endpoint())
             .field("open", &self.is_open())
             .finish()
+    }
+}
+
+/// What it says about the endpoint that a call with that limit ended like this.
+fn bearing(outcome: Outcome, limit: Option<&TimeLimit>, sent: Option<&Instant>) -> Bearing {
+    match limit {
+        Some(limit) if limit.is_behind(outcome.code) => limit.blame(sent),
+        _ => outcome.bearing(),
     }
 }
 

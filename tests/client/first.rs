@@ -32,3 +32,26 @@ impl Picker for First {
         Pick::Endpoint(0)
     }
 }
+
+/// The first endpoint for the first attempt, none for others.
+#[derive(Debug)]
+pub struct Once;
+
+impl Policy for Once {
+    fn name(&self) -> &str {
+        "once"
+    }
+
+    fn build(&self, _: &[Candidate]) -> Box<dyn Picker> {
+        Box::new(Self)
+    }
+}
+
+impl Picker for Once {
+    fn pick(&self, request: &PickRequest<'_>) -> Pick {
+        match request.attempt() {
+            1 => Pick::Endpoint(0),
+            _ => Pick::Fail("there is no other".into()),
+        }
+    }
+}

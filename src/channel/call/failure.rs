@@ -8,7 +8,7 @@ use crate::classify::{Bearing, Outcome};
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::time::Instant;
 
-use super::super::past::closed_under;
+use super::super::past::{Ended, closed_under};
 use super::{Call, Waiting};
 
 impl Call {
@@ -95,6 +95,13 @@ impl Call {
             Some(timeout) if had >= timeout / 2 => Bearing::Fault,
             _ => Bearing::Neutral,
         }
+    }
+
+    /// The last attempt ended with this error, and the call with it.
+    pub(super) fn failed(&mut self, error: Error) -> Error {
+        let endpoint = self.endpoint.as_ref().map(|it| &it.name);
+        self.past.failed(&Ended::with(&error, endpoint));
+        error
     }
 
     /// The last attempt ended because the channel was closed.

@@ -22,12 +22,20 @@ use super::{Answer, Call, Waiting};
 
 /// Which attempt of a hedged call this one is, from 1 on, and what is known of all of them.
 pub(super) struct Leg {
-    pub(super) number: u32,
-    pub(super) picks: Picks,
+    number: u32,
+    picks: Picks,
 }
 
 /// The endpoints that the attempts were given to.
-type Picks = Arc<Mutex<Vec<(u32, Instant, Arc<Subchannel>)>>>;
+type Picks = Arc<Mutex<Vec<Picked>>>;
+
+struct Picked {
+    number: u32,
+    since: Instant,
+    subchannel: Arc<Subchannel>,
+    /// The request is on its way there: it does not wait for a stream any more.
+    sent: bool,
+}
 
 /// An attempt under way. It owns its deadline, and resends what was not processed.
 type Running = Pin<Box<dyn Future<Output = (Call, Result<Answer, Error>)> + Send>>;
@@ -42,6 +50,8 @@ struct Race<'a> {
     ended: Vec<u32>,
     /// A server asked for no more.
     forbidden: bool,
+    /// A server asked for none before.
+    not_before: Instant,
     /// When the next attempt follows, if it does.
     next: Option<Instant>,
 }
@@ -49,12 +59,24 @@ struct Race<'a> {
 impl Leg {
     /// The endpoints that other attempts have, or had.
     pub(super) fn tried(&self) -> Vec<u64> {
-        lock(&self.picks).iter().map(|it| it.2.identity).collect()
+        identities(&self.picks)
     }
 
     pub(super) fn picked(&self, subchannel: &Arc<Subchannel>) {
-        let pick = (self.number, Instant::now(), Arc::clone(subchannel));
-        lock(&self.picks).push(pick);
+        lock(&self.picks).push(Picked {
+            number: self.number,
+            since: Instant::now(),
+            subchannel: Arc::clone(subchannel),
+            sent: false,
+        });
+    }
+
+    /// The request is about to be sent to the endpoint that was picked last.
+    pub(super) fn sent(&self) {
+        let mut picks = lock(&self.picks);
+        if let Some(last) = picks.iter_mut().rfind(|it| it.number == self.number) {
+            last.sent = true;
+        }
     }
 }
 
@@ -73,6 +95,7 @@ impl Call {
             begun: 0,
             ended: Vec::new(),
             forbidden: false,
+            not_before: self.started,
             next: None,
         };
         self.begin_leg(&mut race, None);
@@ -125,9 +148,9 @@ impl Call {
         &mut self,
         race: &mut Race<'_>,
         mut leg: Self,
-        result: Result<Answer, Error>,
+        mut result: Result<Answer, Error>,
     ) -> Result<Result<Answer, Error>, Result<Answer, Error>> {
-        let number = leg.past.attempts;
+        let number = leg.number();
         race.ended.push(number);
         self.in_doubt |= leg.in_doubt;
         self.past.adopt(&mut leg.past, race.begun);
@@ -163,7 +186,9 @@ impl Call {
             let facts = self.facts(outcome, now);
             let policy = self.inner.retry.of(self.head.path());
             if tolerable && policy.tolerates(&facts) {
-                if result.is_ok() {
+                if let Ok(answer) = &mut result {
+                    // Others may be waiting for just this one's stream, or its part of a limit.
+                    answer.slot = None;
                     let endpoint = leg.endpoint.as_ref().map(|it| &it.name);
                     self.past.failed(&Ended {
                         endpoint,
@@ -172,27 +197,40 @@ impl Call {
                         code: outcome.code,
                     });
                 }
+                let soonest = race.not_before.max(now);
                 race.next = match outcome.pushback {
                     _ if race.forbidden || race.begun >= race.hedging.attempts() => None,
                     Some(Pushback::Never) => {
                         race.forbidden = true;
                         None
                     }
-                    Some(Pushback::After(delay)) => Some(now + delay),
-                    None if alone => Some(now + policy.pause(race.begun, fastrand::f64())),
-                    None => Some(now),
+                    Some(Pushback::After(delay)) => {
+                        race.not_before = soonest.max(now + delay);
+                        Some(race.not_before)
+                    }
+                    None if alone => {
+                        let pause = policy.pause(race.begun, fastrand::f64());
+                        Some(soonest.max(now + pause))
+                    }
+                    None => Some(soonest),
                 };
                 // Nobody would wait for it.
                 race.next = race.next.filter(|next| !facts.is_too_late(*next - now));
                 return Err(result);
             }
-            // Nobody but this attempt had a part in it: it found no room, or another one reads the request alone.
-            if result.is_err() && !tolerable && !race.running.is_empty() {
+            // Nobody but this attempt had a part in it: it found no room or no endpoint, was not processed, or another one
+            // reads the request alone.
+            let unprocessed = matches!(outcome.delivery, Delivery::NotSent | Delivery::Refused);
+            let own = result.is_err() && (!tolerable || alone || unprocessed);
+            if own && !race.running.is_empty() {
                 race.next = None;
                 return Err(result);
             }
         }
         self.settle(race, leg, number, late);
+        if number > 1 && result.is_ok() {
+            self.inner.counters.hedge_won();
+        }
         Ok(result)
     }
 
@@ -202,24 +240,27 @@ impl Call {
         if late {
             // They have run out of time as well, and tell their endpoints.
             while let Some(Some((mut late, _))) = race.running.next().now_or_never() {
-                race.ended.push(late.past.attempts);
+                race.ended.push(late.number());
+                self.in_doubt |= late.in_doubt;
                 self.past.adopt(&mut late.past, race.begun);
             }
         }
         leg.replay.commit();
-        let lost: Vec<_> = std::mem::take(&mut *lock(&race.picks));
+        let picks = std::mem::take(&mut *lock(&race.picks));
         race.running.clear();
-        for (lost, since, subchannel) in lost {
-            if !race.ended.contains(&lost) {
-                self.past.lost(&subchannel.name, now - since);
+        for number in (1..=race.begun).filter(|it| !race.ended.contains(it)) {
+            match picks.iter().rfind(|it| it.number == number) {
+                Some(lost) if lost.sent => {
+                    self.past.lost(&lost.subchannel.name, now - lost.since);
+                    self.in_doubt = true;
+                }
+                // It was still waiting: as if it had not been.
+                _ => self.past.attempts -= 1,
             }
         }
         if number == 1 || !race.ended.contains(&1) {
             let took = now - self.started;
             race.hedging.record(took, inner.age(now));
-        }
-        if number > 1 && !late {
-            inner.counters.hedge_won();
         }
         self.token.clone_from(&leg.token);
         self.endpoint.clone_from(&leg.endpoint);
@@ -235,7 +276,7 @@ impl Call {
         }
         let now = Instant::now();
         let age = self.inner.age(now);
-        let tried: Vec<_> = lock(&race.picks).iter().map(|it| it.2.identity).collect();
+        let tried = identities(&race.picks);
         let takes = self.next_takes(&tried, age).unwrap_or_default();
         let facts = self.facts(Outcome::ANSWERED, now);
         if facts.is_too_late(takes) {
@@ -294,10 +335,20 @@ impl Call {
             .map(|delay| now + delay);
     }
 
+    /// Which attempt of a hedged call it is. The count of its own past goes down where it resends.
+    fn number(&self) -> u32 {
+        self.leg.as_ref().map_or(1, |it| it.number)
+    }
+
     fn run_leg(mut self) -> Running {
         Box::pin(async move {
             let result = self.limited().await;
             (self, result)
         })
     }
+}
+
+fn identities(picks: &Picks) -> Vec<u64> {
+    let picks = lock(picks);
+    picks.iter().map(|it| it.subchannel.identity).collect()
 }

@@ -62,15 +62,9 @@ impl Call {
         let limits = limits.as_ref();
         let mut admitted = None;
         let mut turn = None;
-        if let Some(limits) = limits {
-            self.waiting = Waiting::ForRoom;
-            admitted = limits.enter().await?;
-            if limits.has_queue() {
-                turn = Some(limits.queue().await?);
-            }
-        }
-        // An endpoint of the set was at its limit.
-        let mut crowded = false;
+        // It has to pass the limits first.
+        let mut outside = true;
+        let per_endpoint = limits.and_then(|it| it.per_endpoint());
         // Endpoints of one set that can't be used although the set says so: it is about to change. In the next
         // set they may be ready again; a call that still held them unready there would wait for one more change.
         let mut unready = Vec::new();
@@ -81,6 +75,13 @@ impl Call {
         // Said of the one before, if its queue was full: no set will change that.
         let mut full = None;
         loop {
+            if let Some(limits) = limits.filter(|_| std::mem::take(&mut outside)) {
+                self.waiting = Waiting::ForRoom;
+                admitted = limits.enter().await?;
+                if limits.has_queue() {
+                    turn = Some(limits.queue().await?);
+                }
+            }
             self.waiting = Waiting::ForEndpoint;
             if let Some(leg) = &self.leg {
                 self.tried = leg.tried();
@@ -94,26 +95,25 @@ impl Call {
                 if set.version != unready_in {
                     unready.clear();
                     unready_in = set.version;
-                    crowded = false;
                 }
                 let request = self
                     .head
                     .pick_request(&self.extensions)
                     .with_attempt(self.past.attempts)
                     .at(self.inner.age(self.past.began()));
-                let choice = set.pick(&request, &self.tried, &unready);
+                let choice = set.pick(&request, &self.tried, &unready, per_endpoint);
                 (set.version, set.blocked_since, choice)
             };
             match (choice, full.take()) {
                 (Choice::Use(subchannel, trial), last) => {
                     let Some(in_flight) = Reserved::at(&subchannel.load, limits) else {
-                        unready.push(subchannel.identity);
-                        crowded = true;
+                        // Another call was faster.
                         full = last;
                         continue;
                     };
-                    // The next one's, however long this one waits for a stream.
+                    // The next one's, however long this one waits for a stream, and so is the word of what becomes free.
                     turn = None;
+                    freed.set(None);
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
                     if let Some(leg) = &self.leg {
@@ -158,13 +158,13 @@ impl Call {
                 }
                 (Choice::Drop(error), _) => return Err(error),
                 // None has: it waits at one of them.
-                (Choice::Fail(_) | Choice::Wait, last) if !busy.is_empty() => {
+                (Choice::Fail(_) | Choice::Wait | Choice::Full, last) if !busy.is_empty() => {
                     unready.retain(|it| !busy.contains(it));
                     busy.clear();
                     may_pass_over = false;
                     full = last;
                 }
-                (Choice::Fail(_) | Choice::Wait, _) if crowded => {
+                (Choice::Full, _) => {
                     self.waiting = Waiting::ForRoom;
                     match (limits, &turn, freed.as_pin_mut()) {
                         (Some(limits), Some(turn), Some(freed)) => tokio::select! {
@@ -177,16 +177,20 @@ impl Call {
                         (Some(limits), _, _) => turn = Some(limits.queue().await?),
                         (None, _, _) => {}
                     }
-                    unready.clear();
-                    crowded = false;
                 }
                 (Choice::Fail(_) | Choice::Wait, Some(full)) => return Err(full),
                 (Choice::Fail(error), _) if !self.settings.wait_for_ready => return Err(error),
-                (Choice::Fail(error), _) => {
-                    self.last_error = Some(error);
-                    directory.newer_than(version).await;
+                (choice, _) => {
+                    // Others need not wait for what this one waits for.
+                    freed.set(None);
+                    (admitted, turn, outside) = (None, None, true);
+                    if let Choice::Fail(error) = choice {
+                        self.last_error = Some(error);
+                        directory.newer_than(version).await;
+                    } else {
+                        self.wait_for_set(version, blocked_since).await?;
+                    }
                 }
-                (Choice::Wait, _) => self.wait_for_set(version, blocked_since).await?,
             }
         }
     }

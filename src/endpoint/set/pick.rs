@@ -19,6 +19,8 @@ pub(crate) enum Choice {
     OnTrial(u64),
     /// Wait for the next set.
     Wait,
+    /// Wait for a call to end: those that could be used have as many as they may.
+    Full,
     /// Fail, unless the call waits for readiness.
     Fail(Error),
     /// Fail in any case.
@@ -27,15 +29,21 @@ pub(crate) enum Choice {
 
 impl EndpointSet {
     /// Chooses the endpoint of an attempt: one that is not in `tried` while there is one, and never one that
-    /// is in `unready`.
-    pub(crate) fn pick(&self, request: &PickRequest<'_>, tried: &[u64], unready: &[u64]) -> Choice {
+    /// is in `unready`, or has as many calls as it may if that is limited.
+    pub(crate) fn pick(
+        &self,
+        request: &PickRequest<'_>,
+        tried: &[u64],
+        unready: &[u64],
+        limit: Option<u32>,
+    ) -> Choice {
         let Some(picker) = &self.picker else {
             return self.blocked_choice();
         };
-        match self.ask(&**picker, request, tried, unready) {
+        match self.ask(&**picker, request, tried, unready, limit) {
             Pick::Endpoint(index) => match self.eligible.get(index) {
-                Some(found) if !unready.contains(&found.subchannel.identity) => found.choose(),
-                Some(_) => self.use_any_ready(unready),
+                Some(found) if found.is_ready(unready) && !found.is_full(limit) => found.choose(),
+                Some(_) => self.use_any(unready, limit),
                 None => Choice::Fail(pick_error(format!(
                     "the picker chose endpoint {index} of {}",
                     self.eligible.len()
@@ -55,7 +63,7 @@ impl EndpointSet {
     /// The endpoint that would be chosen now. Takes nothing: not the right to be the one call that it has to prove itself
     /// with, either.
     pub(crate) fn next(&self, request: &PickRequest<'_>, tried: &[u64]) -> Option<&Subchannel> {
-        match self.ask(&**self.picker.as_ref()?, request, tried, &[]) {
+        match self.ask(&**self.picker.as_ref()?, request, tried, &[], None) {
             Pick::Endpoint(index) => Some(&self.eligible.get(index)?.subchannel),
             _ => None,
         }
@@ -67,26 +75,32 @@ impl EndpointSet {
         request: &PickRequest<'_>,
         tried: &[u64],
         unready: &[u64],
+        limit: Option<u32>,
     ) -> Pick {
         let avoided = |index: usize| {
             self.eligible.get(index).is_none_or(|it| {
-                let identity = it.subchannel.identity;
-                tried.contains(&identity) || unready.contains(&identity)
+                tried.contains(&it.subchannel.identity)
+                    || !it.is_ready(unready)
+                    || it.is_full(limit)
             })
         };
-        if tried.is_empty() && unready.is_empty() {
+        if tried.is_empty() && unready.is_empty() && limit.is_none() {
             picker.pick(request)
         } else {
             pick_avoiding(picker, self.eligible.len(), request, avoided)
         }
     }
 
-    /// All were tried and the picked one is unready: any other will do, else the next set.
-    fn use_any_ready(&self, unready: &[u64]) -> Choice {
-        let mut ready = self.eligible.iter();
-        ready
-            .find(|it| !unready.contains(&it.subchannel.identity))
-            .map_or(Choice::Wait, Eligible::choose)
+    /// All were tried and the picked one can't be used: any other will do, else one that will have room, else the next set.
+    fn use_any(&self, unready: &[u64], limit: Option<u32>) -> Choice {
+        let mut full = false;
+        for it in self.eligible.iter().filter(|it| it.is_ready(unready)) {
+            if !it.is_full(limit) {
+                return it.choose();
+            }
+            full = true;
+        }
+        if full { Choice::Full } else { Choice::Wait }
     }
 
     fn blocked_choice(&self) -> Choice {
@@ -101,6 +115,14 @@ impl EndpointSet {
 }
 
 impl Eligible {
+    fn is_ready(&self, unready: &[u64]) -> bool {
+        !unready.contains(&self.subchannel.identity)
+    }
+
+    fn is_full(&self, limit: Option<u32>) -> bool {
+        limit.is_some_and(|most| self.subchannel.load.is_full(most))
+    }
+
     fn choose(&self) -> Choice {
         let subchannel = &self.subchannel;
         if !self.on_trial {
