@@ -305,7 +305,7 @@ async fn status_and_stats_tell_what_every_endpoint_is_doing() {
     assert_eq!(status.state, State::Ready);
     assert_eq!(
         (status.source.as_str(), status.policy.as_str()),
-        ("fixed", "weighted")
+        ("fixed", "default")
     );
     assert!(status.resolution_age.is_some() && status.discovery_error.is_none());
     let [first, second, third] = status.endpoints.try_into().unwrap();

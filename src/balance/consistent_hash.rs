@@ -89,10 +89,16 @@ impl Policy for ConsistentHash {
     }
 
     fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        self.build_among(candidates, &[])
+    }
+
+    fn build_among(&self, candidates: &[Candidate], unavailable: &[Candidate]) -> Box<dyn Picker> {
         let weights = weights(candidates);
         let identities = candidates.iter().map(Candidate::identity);
         let endpoints: Vec<_> = identities.zip(weights.iter().copied()).collect();
-        let least = candidates.len().saturating_mul(SLOTS_PER_ENDPOINT);
+        // Of all, or the number of slots, and with it half of the keys' endpoints, would change with a connection.
+        let known = candidates.len() + unavailable.len();
+        let least = known.saturating_mul(SLOTS_PER_ENDPOINT);
         let slots = self.slots.max(least.next_power_of_two().min(MAX_SLOTS));
         match Rendezvous::new(&endpoints, slots) {
             None => Box::new(Nobody),

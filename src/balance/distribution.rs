@@ -177,6 +177,7 @@ pub(super) fn simulate(policy: &dyn Policy, times: &[u32], in_flight: usize) -> 
             now = end;
             drop(ended);
             let took = Duration::from_millis(times[index].into());
+            loads[index].end_pending();
             loads[index].answered(took, now);
         }
         let pick = with_request(|request| picker.pick(&request.at(now)));
@@ -184,6 +185,7 @@ pub(super) fn simulate(policy: &dyn Policy, times: &[u32], in_flight: usize) -> 
             panic!("{pick:?}");
         };
         counts[index] += 1;
+        loads[index].begin_pending();
         let end = now + Duration::from_millis(times[index].into());
         running.insert((end, call), (index, loads[index].begin()));
     }

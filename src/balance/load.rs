@@ -132,6 +132,11 @@ impl Load {
         self.reported.note(report, rules, now);
     }
 
+    /// It can't be connected to: what comes back may be a server that has just started.
+    pub(crate) fn forget_reports(&self) {
+        self.reported.forget();
+    }
+
     /// The weight that follows from what it said: calls per second that it could do. `None` if it has said nothing that may be
     /// relied on.
     pub(crate) fn reported_weight(&self, rules: &ReportRules, now: Duration) -> Option<f64> {

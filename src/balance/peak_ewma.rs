@@ -71,13 +71,17 @@ impl Better for Expected {
     const NOISY: bool = true;
 
     fn is_second_better(&self, first: Seen<'_>, second: Seen<'_>, now: Duration) -> bool {
-        cost(second.load, now) < cost(first.load, now)
+        let [one, other] = [first.load, second.load].map(|it| it.latency().estimate(now));
+        // Any guess at what one needs that has not answered yet would be wrong for most services: one that is too high
+        // keeps it from ever being asked, one that is too low sends it everything.
+        let (one, other) = one.zip(other).unwrap_or((1.0, 1.0));
+        other * waits(second.load) < one * waits(first.load)
     }
 }
 
-/// In seconds.
-fn cost(load: &Load, now: Duration) -> f64 {
-    load.latency().estimate(now) * f64::from(load.pending().saturating_add(1))
+/// How many answers a call waits for there, its own included.
+fn waits(load: &Load) -> f64 {
+    f64::from(load.pending()) + 1.0
 }
 
 #[cfg(test)]
@@ -101,6 +105,25 @@ mod tests {
         times[3] = 100;
         let shares = distribution::simulate(&PeakEwma::with_seed(1), &times, 20);
         assert!(shares[3] < 0.002, "{shares:?}");
+    }
+
+    #[test]
+    fn one_that_has_not_answered_yet_gets_its_turn() {
+        let loads: Vec<_> = (0..3).map(|_| Arc::new(Load::default())).collect();
+        let candidates: Vec<_> = (0..)
+            .zip(&loads)
+            .map(|(identity, load)| Candidate::new(identity, 1).with_load(Arc::clone(load)))
+            .collect();
+        for load in &loads[..2] {
+            load.answered(Duration::from_micros(200), MS);
+        }
+        let picker = PeakEwma::with_seed(1).build(&candidates);
+        let picks = picks(&*picker, 300);
+        let new = picks.iter().filter(|index| **index == 2).count();
+        assert_eq!(new, 100);
+        // Until it has calls to answer.
+        loads[2].begin_pending();
+        assert!(!distribution::picks(&*picker, 300).contains(&2));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use http::{Extensions, HeaderMap};
 pub trait Picker: Send + Sync + Debug + 'static {
     /// Chooses the endpoint of one attempt.
     ///
+    /// A pick is not always followed by an attempt: before a retry the endpoint is asked for whose answer there has to be time
+    /// for, and the retry picks anew.
+    ///
     /// Runs on the path of every call: it must not block, and should neither lock nor allocate. An
     /// index outside of the set fails the attempt.
     fn pick(&self, request: &PickRequest<'_>) -> Pick;

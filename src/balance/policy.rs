@@ -94,7 +94,7 @@ pub trait Policy: Send + Sync + Debug + 'static {
     }
 
     /// How often the picker of a set that has not changed is built anew, for rules whose candidates change by time alone.
-    /// Shorter intervals than 100 ms count as that.
+    /// Shorter intervals than 100 ms count as that, longer ones than a day as a day.
     ///
     /// It makes no new set: calls that wait for one, because the picker said [`Pick::Wait`](super::Pick::Wait), go on
     /// waiting.

@@ -11,7 +11,14 @@ use super::{Candidate, Pick, PickRequest, Picker, Policy};
 ///
 /// Of `m` picks an endpoint with the share `p` gets `m·p` ± `sqrt(m·p)`, give or take.
 /// [`RoundRobin`](super::RoundRobin) is more even; this one keeps no state at all, and many clients
-/// in step with each other don't exist.
+/// in step with each other don't exist. (Envoy's `RANDOM`.)
+///
+/// | of three endpoints with the weights | 3 | 2 | 1 |
+/// |---|---:|---:|---:|
+/// | their shares of 900 calls | 33 ± 2 % | 33 ± 2 % | 33 ± 2 % |
+///
+/// **Use it** for comparison, and where taking turns would meet a pattern in the calls, as every third one that is
+/// large. **Not** for few calls, which chance spreads unevenly.
 #[derive(Clone, Debug, Default)]
 pub struct Random {
     seed: Option<u64>,

@@ -13,7 +13,14 @@ use super::{Candidate, Pick, PickRequest, Picker, Policy};
 ///
 /// Each thread goes round by itself, from a random start: the counts of one thread differ by at
 /// most 1 between endpoints, those of `k` threads together by at most `k`. A new set of endpoints
-/// starts anew.
+/// starts anew. (gRPC's `round_robin`, without its counter that all threads share.)
+///
+/// | of three endpoints with the weights | 3 | 2 | 1 |
+/// |---|---:|---:|---:|
+/// | their shares | 33 % | 33 % | 33 % |
+///
+/// **Use it** where servers are alike and calls cost the same. **Not** where one may be slower than others: it gets as
+/// many calls as they do; [`LeastRequest`](super::LeastRequest) sees that.
 #[derive(Clone, Debug, Default)]
 pub struct RoundRobin {
     seed: Option<u64>,

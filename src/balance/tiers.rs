@@ -24,8 +24,8 @@ use super::{Candidate, Pick, PickRequest, Picker, Policy, ReportRules};
 /// | 1 | 14 % | 86 % |
 /// | 0 | | 100 % |
 ///
-/// What is well is counted by weight: connected, or dialled on demand, and not ejected. Endpoints of weight 0 are in no
-/// tier.
+/// What is well is counted by weight: connected, or dialled on demand, and not ejected; of one that gets less than its due
+/// for a while, because it starts or turns calls away, that part. Endpoints of weight 0 are in no tier.
 ///
 /// **Use it** for what is near and what is far, for what is paid for and what is not, for a spare. **Not** if a
 /// tier can't bear what it gets when the one before it is gone: nothing here knows how much that is. Among the calls that
@@ -195,12 +195,14 @@ struct Group {
 }
 
 impl Group {
-    /// By weight. If all weights are 0 they count as equal, as for every policy.
+    /// By weight, and what each is to get of its due: within a tier of one endpoint nothing else would follow its share. If
+    /// all weights are 0 they count as equal, as for every policy.
     fn part_well(&self) -> f64 {
         let known = || self.candidates.iter().chain(&self.unavailable);
         let drained = known().all(|it| it.weight() == 0);
         let weight = |it: &Candidate| if drained { 1.0 } else { f64::from(it.weight()) };
-        let well: f64 = self.candidates.iter().map(weight).sum();
+        let well = |it: &Candidate| weight(it) * it.share();
+        let well: f64 = self.candidates.iter().map(well).sum();
         well / known().map(weight).sum::<f64>()
     }
 }

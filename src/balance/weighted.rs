@@ -26,6 +26,13 @@ const STEEPEST: u128 = 8;
 ///   [`WeightedRandom`](super::WeightedRandom) instead: a single great weight among thousands of
 ///   small ones would mean thousands of steps, and rounding errors.
 ///
+/// | of three endpoints with the weights | 3 | 2 | 1 |
+/// |---|---:|---:|---:|
+/// | their shares | 50 % | 33 % | 17 % |
+///
+/// **Use it** where you know what servers can do: their size, or a part of the traffic for a new version. **Not** for what
+/// changes by the minute: [`LeastRequest`](super::LeastRequest) follows weights, and load.
+///
 /// [gRFC A58]: https://github.com/grpc/proposal/blob/master/A58-client-side-weighted-round-robin-lb-policy.md
 #[derive(Clone, Debug, Default)]
 pub struct Weighted {

@@ -10,7 +10,15 @@ use super::{Candidate, Pick, PickRequest, Picker, Policy};
 ///
 /// Chances are exact to 2⁻³², and no weight above 0 is too small to be picked. A pick costs the
 /// same however many endpoints there are and however their weights differ.
-/// [`Weighted`](super::Weighted) is more even.
+/// [`Weighted`](super::Weighted) is more even. (The table is Vose's, "A linear algorithm for generating random numbers with
+/// a given distribution", 1991.)
+///
+/// | of three endpoints with the weights | 3 | 2 | 1 |
+/// |---|---:|---:|---:|
+/// | their shares of 900 calls | 50 ± 2 % | 33 ± 2 % | 17 ± 1 % |
+///
+/// **Use it** where weights differ by orders of magnitude among many endpoints, and as [`Random`](super::Random) where
+/// turns would meet a pattern in the calls. **Not** for few calls, which chance spreads unevenly.
 #[derive(Clone, Debug, Default)]
 pub struct WeightedRandom {
     seed: Option<u64>,

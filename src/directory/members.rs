@@ -70,6 +70,7 @@ impl Writer {
 
     /// A pool's state has changed, and the set with it.
     pub(super) fn follow_states(&mut self) {
+        self.stale = false;
         if self.belief.holds() {
             self.let_go();
         }

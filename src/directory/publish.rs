@@ -19,18 +19,23 @@ const SHORTEST_REST: Duration = Duration::from_millis(1);
 
 /// Pickers are built anew no more often (the floor of gRPC's weighted round robin, gRFC A58).
 const SHORTEST_REFRESH: Duration = Duration::from_millis(100);
+/// Clocks have an end: some of tokio's intervals panic beyond it.
+const LONGEST_REFRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often that is.
 pub(super) fn refresh_interval(policy: &dyn Policy) -> Option<Duration> {
     let interval = policy.refresh_interval()?;
-    Some(interval.max(SHORTEST_REFRESH))
+    Some(interval.clamp(SHORTEST_REFRESH, LONGEST_REFRESH))
 }
 
 impl Writer {
     /// Replaces the set by what is known now.
     pub(super) fn publish(&mut self) {
         let start = Instant::now();
-        self.stale = false;
+        if std::mem::take(&mut self.stale) {
+            // The set follows what has changed; whether others are to be used now was not looked at.
+            self.context.flips.notify_one();
+        }
         let News {
             answered,
             error,
@@ -77,7 +82,7 @@ impl Writer {
         if set.admission == before.admission {
             self.directory.set.store(Arc::new(set));
         } else {
-            self.publish();
+            self.review();
         }
     }
 

@@ -18,7 +18,8 @@ use super::{Discover, Resolution, Resolutions};
 ///
 /// `Insert` adds an endpoint, or replaces the one of its key; `Remove` takes it out. Changes that are there at the same
 /// time become one [`Resolution`]. An error is reported as trouble with discovery and, like the end of the stream, leaves
-/// the endpoints in use.
+/// the endpoints in use. Unlike tower's balancers it is polled on after an error, so it has to pause before the next one, as
+/// every [`Discover`] does.
 ///
 /// ```
 /// use tower::discover::Change;

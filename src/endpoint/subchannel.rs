@@ -17,7 +17,7 @@ use super::health::{EndpointHealth, Recorded};
 /// stays known.
 #[derive(Debug)]
 pub(crate) struct Subchannel {
-    /// The same for the same key: see [`identity_of`].
+    /// The same for the same key: see [`Key::identity`].
     pub(crate) identity: u64,
     /// The address as text, for errors and logs.
     pub(crate) name: Arc<str>,
@@ -67,8 +67,12 @@ impl Subchannel {
     pub(super) fn standing(&self, now: Instant) -> Standing {
         let state = self.pool.state();
         let connected = matches!(state, State::Ready | State::Idle);
+        let failing = state == State::TransientFailure;
+        if failing {
+            self.load.forget_reports();
+        }
         let standing = Standing {
-            failing: state == State::TransientFailure,
+            failing,
             ..self.health.standing(now, connected)
         };
         match state {

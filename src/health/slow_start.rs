@@ -124,9 +124,11 @@ impl SlowStart {
             standing.service = match (fate, standing.service) {
                 (Fate::In(_), Service::Out) if !is_small => Service::Starting(first),
                 (Fate::In(_) | Fate::Tolerated(_), Service::Out) => Service::In,
-                (_, Service::Starting(at)) if since(at, now) >= self.window => Service::In,
                 (Fate::Out | Fate::Trial, _) => Service::Out,
                 (Fate::Unusable, _) if standing.failing => Service::Out,
+                (_, Service::Starting(at)) if is_small || since(at, now) >= self.window => {
+                    Service::In
+                }
                 (_, same) => same,
             };
         }
@@ -321,10 +323,31 @@ mod tests {
         assert_eq!(set.after(1, &[IN; 3]), [100, 100, 10]);
     }
 
+    /// Where nothing grows, nobody looks at the end of the window.
+    #[test]
+    fn what_leaves_service_has_left_it_although_nobody_noted_that_its_start_was_over() {
+        let mut set = Set::of(3);
+        set.decide(&[IN; 3]);
+        assert_eq!(set.after(40, &[IN, IN, Fate::Out]), [100, 100, 0]);
+        assert_eq!(set.after(30, &[IN; 3]), [100, 100, 10]);
+        let mut set = Set::of(3);
+        set.decide(&[IN; 3]);
+        set.standings[2].failing = true;
+        assert_eq!(set.after(40, &[IN, IN, Fate::Unusable]), [100, 100, 0]);
+        set.standings[2].failing = false;
+        assert_eq!(set.after(1, &[IN; 3]), [100, 100, 10]);
+    }
+
     #[test]
     fn in_small_sets_and_in_panic_nobody_starts_slowly() {
         let mut set = Set::settled(2);
         set.decide(&[IN, Fate::Out]);
+        assert_eq!(set.after(1, &[IN; 2]), [100, 100]);
+        // It began in a set that was larger.
+        let mut set = Set::settled(3);
+        set.standings[2] = OUT;
+        assert_eq!(set.decide(&[IN; 3]), [100, 100, 10]);
+        set.standings.remove(0);
         assert_eq!(set.after(1, &[IN; 2]), [100, 100]);
         let mut set = Set::settled(3);
         set.decide(&[IN, Fate::Out, Fate::Out]);

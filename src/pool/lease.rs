@@ -57,13 +57,19 @@ impl Pool {
         }
     }
 
-    fn try_lease(&self) -> Option<Lease> {
+    /// Leases a slot if one is free and nobody waits.
+    pub(crate) fn try_lease(&self) -> Option<Lease> {
         // Fails while others wait: freed permits go to them directly.
         if self.room.try_take() {
             self.claim()
         } else {
             None
         }
+    }
+
+    /// Whether it has as many connections as it may have, and no room on them: a call could only wait for another one's end.
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.room.available() == 0 && self.open.load().len() >= self.options.max
     }
 
     /// Turns a permit, already forgotten, into a slot: on the oldest connection with room, so that surplus

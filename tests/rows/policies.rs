@@ -26,6 +26,7 @@ use super::served::{NAMES, Served, raw_server, server};
 /// in each of those rows.
 fn policies() -> Vec<(Balance, bool)> {
     vec![
+        (Balance::default(), true),
         (Balance::round_robin(), false),
         (Balance::random(), false),
         (Balance::weighted(), false),
@@ -35,7 +36,7 @@ fn policies() -> Vec<(Balance, bool)> {
     ]
 }
 
-/// Calls per second and channel. Six policies together have a little less than a rig's load.
+/// Calls per second and channel. Together they have a little less than a rig's load.
 const RATE: f64 = 40.0;
 
 /// The ids of each policy begin so far apart.
@@ -121,7 +122,7 @@ impl<S: Served> Policies<S> {
         for (nth, (balance, sees_load)) in policies().into_iter().enumerate() {
             // Those that follow weights want to be given some.
             let weight = |it: Endpoint| {
-                if balance.uses_weights() {
+                if balance.needs_weights() {
                     it.weight(1)
                 } else {
                     it

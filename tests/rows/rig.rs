@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tonic::Status;
 use trunkline::{
-    Backoff, Channel, Connector, Endpoint, Error, HealthCheck, Keepalive, PoolOptions, Retry,
-    Stage, State,
+    Backoff, Balance, Channel, Connector, Endpoint, Error, HealthCheck, Keepalive, PoolOptions,
+    Retry, Stage, State,
 };
 
 use crate::support::chaos::Chaos;
@@ -366,6 +366,9 @@ impl<S: Served> Parts<S> {
         [retrying, single]: [Connector; 2],
         adjust: impl Fn(Connector) -> Connector,
     ) -> Rig<S> {
+        // In turn: rows are about connections and servers, and want calls to go on where others are stuck. Those that are
+        // about policies run under each (`policies.rs`).
+        let adjust = |connector: Connector| adjust(connector.balance(Balance::round_robin()));
         let rig = Rig {
             retrying: Side::start_with(retrying, &adjust).await,
             single: Side::start_with(single, &adjust).await,

@@ -9,7 +9,10 @@ const KEYS: u64 = 20_000;
 
 /// The identity of each key's endpoint.
 fn owners(candidates: &[Candidate]) -> Vec<u64> {
-    let picker = ConsistentHash::by_key().build(candidates);
+    owners_of(&*ConsistentHash::by_key().build(candidates), candidates)
+}
+
+fn owners_of(picker: &dyn Picker, candidates: &[Candidate]) -> Vec<u64> {
     let headers = HeaderMap::new();
     let owner = |key: u64| {
         let mut extensions = Extensions::new();
@@ -87,6 +90,19 @@ fn what_one_gets_for_a_while_changes_nothing_between_the_others() {
     }
     assert_eq!(lost.count(), own(&before) - own(&after));
     assert!(own(&before) > 5_000 && own(&after) < 1_000);
+}
+
+/// With 256 endpoints 1,024 slots are enough, with 257 they are not.
+#[test]
+fn one_that_is_not_well_takes_no_slots_from_the_table() {
+    let all = candidates(&[1; 257]);
+    let policy = ConsistentHash::by_key().slots(MIN_SLOTS);
+    let (away, rest) = all.split_last().unwrap();
+    let before = owners_of(&*policy.build(&all), &all);
+    let after = owners_of(&*policy.build_among(rest, std::slice::from_ref(away)), rest);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(before == after || *before == away.identity());
+    }
 }
 
 #[test]

@@ -13,19 +13,15 @@ pub(in crate::balance) struct Latency(AtomicU64);
 /// How fast what was is forgotten: after this time e⁻¹ of it is left (Finagle, linkerd).
 const DECAY: Duration = Duration::from_secs(10);
 
-/// What is assumed of an endpoint that has not answered yet (linkerd).
-const DEFAULT: Duration = Duration::from_millis(30);
-
 /// Units of the estimate in a second.
 const UNITS: f64 = 16_000_000.0;
 
 impl Latency {
-    /// The estimate in seconds, decayed to `now`: an endpoint that nobody picks must not stay slow for ever.
-    pub(in crate::balance) fn estimate(&self, now: Duration) -> f64 {
-        match self.read() {
-            None => DEFAULT.as_secs_f64(),
-            Some((estimate, at)) => estimate * decay(at, now),
-        }
+    /// The estimate in seconds, decayed to `now`: an endpoint that nobody picks must not stay slow for ever. `None` if
+    /// nothing was ever observed.
+    pub(in crate::balance) fn estimate(&self, now: Duration) -> Option<f64> {
+        let (estimate, at) = self.read()?;
+        Some(estimate * decay(at, now))
     }
 
     /// An answer took that long.
@@ -49,7 +45,10 @@ impl Latency {
 
     /// An answer would have taken longer than that.
     pub(super) fn observe_bound(&self, waited: Duration, now: Duration) {
-        if waited.as_secs_f64() > self.estimate(now) {
+        if self
+            .estimate(now)
+            .is_none_or(|it| waited.as_secs_f64() > it)
+        {
             self.write(waited.as_secs_f64(), now);
         }
     }
@@ -93,23 +92,26 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn close(estimate: f64, millis: f64) -> bool {
-        (estimate * 1000.0 - millis).abs() < 0.01
+    fn close(estimate: Option<f64>, millis: f64) -> bool {
+        estimate.is_some_and(|it| (it * 1000.0 - millis).abs() < 0.01)
     }
 
     #[test]
     fn a_peak_counts_at_once_and_wears_off() {
         let latency = Latency::default();
-        assert!(close(latency.estimate(Duration::ZERO), 30.0));
+        assert_eq!(latency.estimate(Duration::ZERO), None);
         latency.observe(2 * MS, MS);
         assert!(close(latency.estimate(MS), 2.0), "the first one is it");
         latency.observe(500 * MS, 2 * MS);
         assert!(close(latency.estimate(2 * MS), 500.0));
         latency.observe(2 * MS, 3 * MS);
-        assert!(latency.estimate(3 * MS) > 0.49, "the next does not hide it");
+        assert!(
+            latency.estimate(3 * MS) > Some(0.49),
+            "the next does not hide it"
+        );
         let later = 2 * MS + DECAY;
-        assert!((latency.estimate(later) * 1000.0 - 500.0 / 1_f64.exp()).abs() < 1.0);
-        assert!(latency.estimate(later + 20 * DECAY) < 1e-6);
+        assert!((latency.estimate(later).unwrap() * 1000.0 - 500.0 / 1_f64.exp()).abs() < 1.0);
+        assert!(latency.estimate(later + 20 * DECAY) < Some(1e-6));
     }
 
     #[test]
@@ -121,7 +123,8 @@ mod tests {
             now += 10 * MS;
             latency.observe(MS, now);
         }
-        assert!(latency.estimate(now) < 0.002, "{}", latency.estimate(now));
+        let estimate = latency.estimate(now);
+        assert!(estimate < Some(0.002), "{estimate:?}");
     }
 
     #[test]
@@ -131,7 +134,7 @@ mod tests {
         let now = Duration::from_millis(u64::from(u32::MAX) - 3);
         latency.observe(Duration::MAX, now);
         for now in [now, now + 5 * MS, now - 5 * MS] {
-            let estimate = latency.estimate(now);
+            let estimate = latency.estimate(now).unwrap();
             assert!(estimate > 250.0 && estimate < 300.0, "{estimate}");
         }
         latency.observe(Duration::ZERO, Duration::MAX);
@@ -153,7 +156,8 @@ mod tests {
     fn a_bound_counts_only_above_what_is_expected() {
         let latency = Latency::default();
         latency.observe_bound(20 * MS, MS);
-        assert!(close(latency.estimate(MS), 30.0), "as is assumed");
+        assert!(close(latency.estimate(MS), 20.0), "nothing was expected");
+        let latency = Latency::default();
         latency.observe(10 * MS, MS);
         latency.observe_bound(5 * MS, MS);
         assert!(close(latency.estimate(MS), 10.0));

@@ -24,8 +24,8 @@ impl ReportRules {
         }
     }
 
-    /// How long an endpoint has to report, without a pause of [`expiration`](Self::expiration), before it is believed: a server
-    /// that has just started looks idle. Default 10 s; 0 for none.
+    /// How long an endpoint has to report, without a pause of [`expiration`](Self::expiration) and without a failed dial,
+    /// before it is believed: a server that has just started looks idle. Default 10 s; 0 for none.
     pub const fn blackout(mut self, blackout: Duration) -> Self {
         self.blackout = blackout;
         self
@@ -77,6 +77,11 @@ impl Reported {
         self.last.set(now);
     }
 
+    /// What it said is of no use any more.
+    pub(super) fn forget(&self) {
+        self.last.clear();
+    }
+
     pub(super) fn weight(&self, rules: &ReportRules, now: Duration) -> Option<f64> {
         let counts =
             self.last.age(now)? < rules.expiration && self.since.age(now)? >= rules.blackout;
@@ -87,6 +92,10 @@ impl Reported {
 impl Stamp {
     fn set(&self, now: Duration) {
         self.0.store(millis(now) + 1, Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.store(0, Relaxed);
     }
 
     fn age(&self, now: Duration) -> Option<Duration> {
@@ -125,6 +134,18 @@ mod tests {
         reported.note(&report(10.0), &rules, 201 * SECOND);
         assert_eq!(weight(210), None, "from the beginning");
         assert_eq!(weight(211), Some(20.0));
+    }
+
+    #[test]
+    fn what_is_forgotten_begins_anew() {
+        let (reported, rules) = (Reported::default(), ReportRules::new());
+        reported.note(&report(10.0), &rules, SECOND);
+        assert_eq!(reported.weight(&rules, 20 * SECOND), Some(20.0));
+        reported.forget();
+        assert_eq!(reported.weight(&rules, 20 * SECOND), None);
+        reported.note(&report(90.0), &rules, 21 * SECOND);
+        assert_eq!(reported.weight(&rules, 30 * SECOND), None);
+        assert_eq!(reported.weight(&rules, 31 * SECOND), Some(180.0));
     }
 
     #[test]

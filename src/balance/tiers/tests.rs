@@ -86,6 +86,21 @@ fn what_is_well_is_counted_by_weight() {
     assert!(first.abs_diff(2_000) < 200, "{first}");
 }
 
+/// It starts, or turns calls away. In a tier of its own it has nobody beside it that gets the rest.
+#[test]
+fn what_gets_a_part_of_its_due_is_well_in_part() {
+    let policy = Tiers::by_priority(RoundRobin::new()).with_seed(1);
+    for (share, first) in [(0.1, 0.14), (0.5, 0.7), (0.8, 1.0)] {
+        let candidates = [
+            with(PRIORITY, "0", 1).with_share(share),
+            with(PRIORITY, "1", 1),
+        ];
+        let counts = counts(&picks(&*policy.build(&candidates), CALLS), 2);
+        let part = counts[0] as f64 / CALLS as f64;
+        assert!((part - first).abs() < 0.01, "{share}: {part}");
+    }
+}
+
 #[test]
 fn tiers_are_in_the_order_of_the_numbers_or_of_the_values() {
     let first = |policy: Tiers, candidates: &[Candidate]| {

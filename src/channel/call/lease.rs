@@ -16,6 +16,9 @@ use super::super::concurrency::Reserved;
 use super::super::first_message::FirstMessage;
 use super::{Call, Waiting};
 
+/// So many endpoints without a free stream are passed over before a call waits for one.
+const PASSED_OVER: usize = 4;
+
 /// The right to a stream, and to be the only call there if the endpoint has to prove itself.
 pub(in crate::channel) struct Slot {
     pub(in crate::channel) lease: Lease,
@@ -66,6 +69,9 @@ impl Call {
         // set they may be ready again; a call that still held them unready there would wait for one more change.
         let mut unready = Vec::new();
         let mut unready_in = 0;
+        // Endpoints of which all streams are taken. They are `unready` while another one may have a free stream.
+        let mut busy: Vec<u64> = Vec::new();
+        let mut may_pass_over = true;
         // Said of the one before, if its queue was full: no set will change that.
         let mut full = None;
         loop {
@@ -98,6 +104,18 @@ impl Call {
                 let choice = set.pick(&request, &self.tried, &unready, per_endpoint);
                 (set.version, set.blocked_since, choice)
             };
+            // No other has one, or only one that was tried before: it waits at one of them.
+            let none_free = match &choice {
+                Choice::Use(subchannel, _) => self.tried.contains(&subchannel.identity),
+                Choice::Fail(_) | Choice::Wait | Choice::Full => true,
+                Choice::OnTrial(_) | Choice::Drop(_) => false,
+            };
+            if none_free && !busy.is_empty() {
+                unready.retain(|it| !busy.contains(it));
+                busy.clear();
+                may_pass_over = false;
+                continue;
+            }
             match (choice, full.take()) {
                 (Choice::Use(subchannel, trial), last) => {
                     let Some(in_flight) = Reserved::at(&subchannel.load, limits) else {
@@ -110,11 +128,25 @@ impl Call {
                     freed.set(None);
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
+                    let first = self.inner.first_message(&subchannel);
+                    let free = subchannel.pool.try_lease();
+                    let passed_over =
+                        free.is_none() && may_pass_over && subchannel.pool.is_saturated();
+                    if passed_over {
+                        unready.push(subchannel.identity);
+                        busy.push(subchannel.identity);
+                        may_pass_over = busy.len() < PASSED_OVER;
+                        full = last;
+                        continue;
+                    }
                     if let Some(leg) = &self.leg {
                         leg.picked(&subchannel);
                     }
-                    let first = self.inner.first_message(&subchannel);
-                    match subchannel.pool.lease().await {
+                    let leased = match free {
+                        Some(lease) => Ok(lease),
+                        None => subchannel.pool.lease().await,
+                    };
+                    match leased {
                         Ok(lease) => {
                             return Ok((
                                 subchannel,

@@ -23,7 +23,7 @@ pub async fn generated(target: &Target) -> Result<impl Calls + use<>, Failure> {
 pub async fn balanced(target: &Target, balance: Balance) -> Result<impl Calls + use<>, Failure> {
     // Policies that follow weights want to be given some.
     let weighted = |it: Endpoint| {
-        if balance.uses_weights() {
+        if balance.needs_weights() {
             it.weight(1)
         } else {
             it
