@@ -139,49 +139,6 @@ async fn the_queue_has_a_limit_and_places_are_given_back() {
     leaks.finish().await;
 }
 
-/// The streams of one server are all taken for long. Calls that come to it in turn go to the other one, and wait there
-/// if they must; once all streams of both are taken, calls wait for the first.
-#[tokio::test]
-async fn calls_do_not_wait_for_a_stream_while_another_endpoint_has_one() {
-    let leaks = LeakCheck::start().await;
-    let server = |name| EchoServer::builder(name).max_concurrent_streams(2).tcp();
-    let servers = ["a", "b"].map(server);
-    let connector = Connector::endpoints(servers.iter().map(endpoint))
-        .pool(PoolOptions::new().max_connections(1))
-        .balance(Balance::round_robin());
-    let channel = connector.retry(Retry::none()).connect().await.unwrap();
-    let in_flight = || servers.each_ref().map(|it| it.journal().in_flight());
-    let ready = || {
-        let all = channel.status().endpoints;
-        all.iter().filter(|it| it.free_streams == 2).count()
-    };
-    wait_equal(LIMIT, 2, ready).await;
-
-    // In turn: one to each, and the streams of both are half taken. Then those of the first are.
-    let mut held: Vec<_> = (1..=2).map(|id| hang(&channel, id)).collect();
-    wait_equal(LIMIT, [1, 1], in_flight).await;
-    held.push(hang(&channel, 3));
-    wait_equal(LIMIT, 3, || in_flight().iter().sum()).await;
-    let taken = in_flight().iter().position(|it| *it == 2).unwrap();
-    for id in 10..30 {
-        let reply = within(LIMIT, "a call", unary(&channel, id)).await.unwrap();
-        assert_ne!(reply.server, servers[taken].name());
-    }
-
-    // Nowhere is a stream free now.
-    held.push(hang(&channel, 4));
-    wait_equal(LIMIT, [2, 2], in_flight).await;
-    let waiting = slow(&channel, 5, 0);
-    let waits = || channel.status().endpoints.iter().map(|it| it.waiting).sum();
-    wait_equal(LIMIT, 1_usize, waits).await;
-    for call in held {
-        call.abort();
-        let _ = call.await;
-    }
-    assert_eq!(within(LIMIT, "it", waiting).await.unwrap().unwrap().id, 5);
-    drop((channel, servers));
-    leaks.finish().await;
-}
 /// The one whose turn it was has an endpoint, and waits there for a stream. What becomes free is the next one's.
 #[tokio::test]
 async fn who_waits_for_a_stream_takes_no_word_of_room() {
@@ -198,7 +155,7 @@ async fn who_waits_for_a_stream_takes_no_word_of_room() {
         .await
         .unwrap();
     wait_equal(LIMIT, 2, || first.candidates()).await;
-    // Of the two at the first server, one has its stream and the other one waits for it.
+    // The last of them waits for the first server's stream: the second server is at its limit.
     let [streams, there, other, waiting] = [1, 2, 3, 4].map(|id| hang(&channel, id));
     let running = || servers.each_ref().map(|it| it.journal().in_flight());
     wait_equal(LIMIT, [1, 2], running).await;
@@ -256,5 +213,49 @@ async fn who_waits_for_readiness_is_in_nobodys_way() {
     }
     assert!(answered >= 2, "one in flight, one waiting: {answered}");
     drop((channel, server));
+    leaks.finish().await;
+}
+
+/// The streams of one server are all taken for long. Calls that come to it in turn go to the other one, and wait there
+/// if they must; once all streams of both are taken, calls wait for the first.
+#[tokio::test]
+async fn calls_do_not_wait_for_a_stream_while_another_endpoint_has_one() {
+    let leaks = LeakCheck::start().await;
+    let server = |name| EchoServer::builder(name).max_concurrent_streams(2).tcp();
+    let servers = ["a", "b"].map(server);
+    let connector = Connector::endpoints(servers.iter().map(endpoint))
+        .pool(PoolOptions::new().max_connections(1))
+        .balance(Balance::round_robin());
+    let channel = connector.retry(Retry::none()).connect().await.unwrap();
+    let in_flight = || servers.each_ref().map(|it| it.journal().in_flight());
+    let ready = || {
+        let all = channel.status().endpoints;
+        all.iter().filter(|it| it.free_streams == 2).count()
+    };
+    wait_equal(LIMIT, 2, ready).await;
+
+    // In turn: one to each, and the streams of both are half taken. Then those of the first are.
+    let mut held: Vec<_> = (1..=2).map(|id| hang(&channel, id)).collect();
+    wait_equal(LIMIT, [1, 1], in_flight).await;
+    held.push(hang(&channel, 3));
+    wait_equal(LIMIT, 3, || in_flight().iter().sum()).await;
+    let taken = in_flight().iter().position(|it| *it == 2).unwrap();
+    for id in 10..30 {
+        let reply = within(LIMIT, "a call", unary(&channel, id)).await.unwrap();
+        assert_ne!(reply.server, servers[taken].name());
+    }
+
+    // Nowhere is a stream free now.
+    held.push(hang(&channel, 4));
+    wait_equal(LIMIT, [2, 2], in_flight).await;
+    let waiting = slow(&channel, 5, 0);
+    let waits = || channel.status().endpoints.iter().map(|it| it.waiting).sum();
+    wait_equal(LIMIT, 1_usize, waits).await;
+    for call in held {
+        call.abort();
+        let _ = call.await;
+    }
+    assert_eq!(within(LIMIT, "it", waiting).await.unwrap().unwrap().id, 5);
+    drop((channel, servers));
     leaks.finish().await;
 }

@@ -104,6 +104,18 @@ impl Call {
                 let choice = set.pick(&request, &self.tried, &unready, per_endpoint);
                 (set.version, set.blocked_since, choice)
             };
+            // No other has one, or only one that was tried before: it waits at one of them.
+            let none_free = match &choice {
+                Choice::Use(subchannel, _) => self.tried.contains(&subchannel.identity),
+                Choice::Fail(_) | Choice::Wait | Choice::Full => true,
+                Choice::OnTrial(_) | Choice::Drop(_) => false,
+            };
+            if none_free && !busy.is_empty() {
+                unready.retain(|it| !busy.contains(it));
+                busy.clear();
+                may_pass_over = false;
+                continue;
+            }
             match (choice, full.take()) {
                 (Choice::Use(subchannel, trial), last) => {
                     let Some(in_flight) = Reserved::at(&subchannel.load, limits) else {
@@ -116,19 +128,22 @@ impl Call {
                     freed.set(None);
                     self.waiting = Waiting::ForStream;
                     self.endpoint = Some(Arc::clone(&subchannel));
+                    let first = self.inner.first_message(&subchannel);
+                    let free = subchannel.pool.try_lease();
+                    let passed_over =
+                        free.is_none() && may_pass_over && subchannel.pool.is_saturated();
+                    if passed_over {
+                        unready.push(subchannel.identity);
+                        busy.push(subchannel.identity);
+                        may_pass_over = busy.len() < PASSED_OVER;
+                        full = last;
+                        continue;
+                    }
                     if let Some(leg) = &self.leg {
                         leg.picked(&subchannel);
                     }
-                    let first = self.inner.first_message(&subchannel);
-                    let leased = match subchannel.pool.try_lease() {
+                    let leased = match free {
                         Some(lease) => Ok(lease),
-                        None if may_pass_over && subchannel.pool.is_saturated() => {
-                            unready.push(subchannel.identity);
-                            busy.push(subchannel.identity);
-                            may_pass_over = busy.len() < PASSED_OVER;
-                            full = last;
-                            continue;
-                        }
                         None => subchannel.pool.lease().await,
                     };
                     match leased {
@@ -157,13 +172,6 @@ impl Call {
                     full = last;
                 }
                 (Choice::Drop(error), _) => return Err(error),
-                // None has: it waits at one of them.
-                (Choice::Fail(_) | Choice::Wait | Choice::Full, last) if !busy.is_empty() => {
-                    unready.retain(|it| !busy.contains(it));
-                    busy.clear();
-                    may_pass_over = false;
-                    full = last;
-                }
                 (Choice::Full, _) => {
                     self.waiting = Waiting::ForRoom;
                     match (limits, &turn, freed.as_pin_mut()) {
