@@ -23,7 +23,7 @@ use support::h2_server::H2Peer;
 use support::leak::LeakCheck;
 use support::server::EchoServer;
 use support::wait::{wait_equal, wait_until, within};
-use trunkline::{Channel, Connector, Endpoint, State};
+use trunkline::{Balance, Channel, Connector, Endpoint, State};
 use trunkline_proto::echo_client::EchoClient;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -34,7 +34,9 @@ fn servers<const N: usize>(names: [&str; N]) -> [EchoServer; N] {
 
 async fn connect(endpoints: impl IntoIterator<Item = Endpoint>) -> (Teller, Channel) {
     let (teller, told) = Told::saying(Ok(endpoints.into_iter().collect()));
-    let channel = Connector::discover(told).connect().await.unwrap();
+    // Whatever the load: some calls are held.
+    let connector = Connector::discover(told).balance(Balance::weighted());
+    let channel = connector.connect().await.unwrap();
     (teller, channel)
 }
 

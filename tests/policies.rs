@@ -14,12 +14,13 @@
 mod client;
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use client::calls::{endpoint, unary};
-use client::told::Told;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use support::calls::request;
 use support::h2_server::{H2Peer, H2Request};
@@ -29,7 +30,7 @@ use support::server::EchoServer;
 use support::wait::{Asking, wait_until};
 use tokio::task::JoinHandle;
 use trunkline::balance::{HashKey, LoadWeighted, ReportRules, RoundRobin};
-use trunkline::{Balance, Channel, Connector, Endpoint, State};
+use trunkline::{Balance, Candidate, Channel, Connector, Endpoint, Picker, Policy, State};
 use trunkline_proto::echo_client::EchoClient;
 use trunkline_proto::{EchoReply, Message};
 
@@ -175,21 +176,41 @@ fn report(utilization: f64) -> String {
     STANDARD_NO_PAD.encode([double(0x49, utilization), double(0x31, 100.0)].concat())
 }
 
-/// The share of the first of two such servers, once it is this, or as it stays.
+/// [`LoadWeighted`], which counts its pickers.
+#[derive(Clone, Debug)]
+struct Counted(LoadWeighted, Arc<AtomicU64>);
+
+impl Policy for Counted {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn build(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        self.1.fetch_add(1, SeqCst);
+        self.0.build(candidates)
+    }
+
+    fn refresh_interval(&self) -> Option<Duration> {
+        self.0.refresh_interval()
+    }
+
+    fn load_reports(&self) -> Option<ReportRules> {
+        self.0.load_reports()
+    }
+}
+
+/// The share of the first of two such servers, once it is this, or as it stays. Nothing but their reports changes.
 async fn share_of_first(reports: [String; 2], wanted: u64) -> u64 {
     let [one, other] = reports;
     let (first, first_task) = reporting("first", one);
     let (second, second_task) = reporting("second", other);
-    let said = |round: u64| {
-        [
-            first.clone().metadata("round", round.to_string()),
-            second.clone(),
-        ]
-    };
-    let (teller, told) = Told::saying(Ok(said(0).into()));
     let rules = ReportRules::new().blackout(Duration::ZERO);
-    let channel = Connector::discover(told)
-        .balance(Balance::custom(LoadWeighted::new().reports(rules)))
+    let policy = LoadWeighted::new()
+        .reports(rules)
+        .refresh_every(Duration::ZERO);
+    let builds = Arc::new(AtomicU64::new(0));
+    let channel = Connector::endpoints([first, second])
+        .balance(Balance::custom(Counted(policy, Arc::clone(&builds))))
         .connect()
         .await
         .unwrap();
@@ -204,8 +225,9 @@ async fn share_of_first(reports: [String; 2], wanted: u64) -> u64 {
         if share.abs_diff(wanted) <= 3 && round > 3 {
             break;
         }
-        // A new set, with what was reported so far.
-        teller.say(said(round));
+        // Another picker, with what was reported so far.
+        let built = builds.load(SeqCst);
+        wait_until(LIMIT, || builds.load(SeqCst) > built).await;
     }
     first_task.abort();
     second_task.abort();
