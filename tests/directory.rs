@@ -34,8 +34,10 @@ fn servers<const N: usize>(names: [&str; N]) -> [EchoServer; N] {
 
 async fn connect(endpoints: impl IntoIterator<Item = Endpoint>) -> (Teller, Channel) {
     let (teller, told) = Told::saying(Ok(endpoints.into_iter().collect()));
-    // Whatever the load: some calls are held.
-    let connector = Connector::discover(told).balance(Balance::weighted());
+    // By weight alone: some calls are held, and endpoints come back.
+    let connector = Connector::discover(told)
+        .balance(Balance::weighted())
+        .no_slow_start();
     let channel = connector.connect().await.unwrap();
     (teller, channel)
 }

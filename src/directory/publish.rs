@@ -14,12 +14,12 @@ use super::{News, Writer};
 /// A set of three endpoints takes microseconds, one of ten thousand a millisecond. Made anew for each of ten thousand
 /// endpoints as it connects, they would take the time that connecting needs.
 const REST: u32 = 4;
-/// Shorter rests are none: timers make a millisecond of it, and a set of some hundreds is made in less.
-const SHORTEST_REST: Duration = Duration::from_micros(200);
+/// Shorter rests are none: timers have this resolution.
+const SHORTEST_REST: Duration = Duration::from_millis(1);
 
-/// The same while nothing can be picked, and calls wait for the next set: shorter, and sooner none.
-const REST_BLOCKED: u32 = 1;
-const SHORTEST_REST_BLOCKED: Duration = Duration::from_millis(1);
+/// With so many endpoints a rest that follows a set that can be picked from is at least that short: hundreds of
+/// connections, made in some milliseconds, would keep the thread from the calls that the first of them could serve.
+const MANY: usize = 100;
 
 /// Pickers are built anew no more often (the floor of gRPC's weighted round robin, gRFC A58).
 const SHORTEST_REFRESH: Duration = Duration::from_millis(100);
@@ -64,12 +64,11 @@ impl Writer {
         let turns = self.known.values().filter_map(|it| it.health.next());
         let turns = turns.chain(self.directory.set.load().turning);
         self.turning = turns.chain(self.selection.next()).min();
-        let (times, shortest) = match self.directory.set.load().can_be_picked_from() {
-            true => (REST, SHORTEST_REST),
-            false => (REST_BLOCKED, SHORTEST_REST_BLOCKED),
-        };
-        let rest = start.elapsed() * times;
-        self.rested = (rest >= shortest).then(|| Instant::now() + rest);
+        let mut rest = start.elapsed() * REST;
+        if self.known.len() >= MANY && self.directory.set.load().can_be_picked_from() {
+            rest = rest.max(SHORTEST_REST);
+        }
+        self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
     }
 
     /// Builds the picker anew, of endpoints that are the same. Calls that wait for another set are not woken.
