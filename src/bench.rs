@@ -73,7 +73,8 @@ impl Pool {
             gate: DialGate::default(),
             tls: TlsSettings::default(),
         };
-        let pool = pool::Pool::start(address, &context.unix, Security::Plaintext, &context);
+        let pool = pool::Pool::new(address, &context.unix, Security::Plaintext, &context);
+        pool.begin();
         while pool.state() != State::Ready {
             flips.notified().await;
         }

@@ -6,7 +6,7 @@ mod members;
 mod publish;
 mod selection;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::{Balance, Subset};
-use crate::discover::{Discover, Resolution, Resolutions};
+use crate::discover::{Discover, Outage, Resolution, Resolutions};
 use crate::endpoint::{Blocked, EndpointSet, Key, Member, Subchannel};
 use crate::health::Rules;
 use crate::lock::lock;
@@ -41,6 +41,13 @@ pub(crate) struct Directory {
     pub(crate) policy: Balance,
 }
 
+/// Where its endpoints come from.
+pub(crate) enum Origin {
+    /// A list that never changes, of which each is named once.
+    Fixed(Vec<Key>),
+    Discovered(Box<dyn Discover>),
+}
+
 /// What discovery said last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct News {
@@ -59,12 +66,16 @@ pub(crate) struct News {
 impl Directory {
     /// Starts the task. Without a subset, all endpoints are used.
     pub(crate) fn start(
-        source: Box<dyn Discover>,
+        origin: Origin,
         policy: Balance,
         subset: Option<&Subset>,
         context: PoolContext,
         rules: Arc<Rules>,
     ) -> Arc<Self> {
+        let (name, outage) = match &origin {
+            Origin::Fixed(_) => ("fixed".to_owned(), Outage::keep()),
+            Origin::Discovered(source) => (source.name(), source.outage()),
+        };
         let directory = Arc::new(Self {
             set: ArcSwap::from_pointee(EndpointSet::blocked(0, Arc::default(), Blocked::Wait)),
             changed: Notify::new(),
@@ -72,15 +83,16 @@ impl Directory {
             news: Mutex::default(),
             stop: CancellationToken::new(),
             made: Instant::now(),
-            source: source.name(),
+            source: name,
             policy,
         });
         let tasks = context.tasks.clone();
         let writer = Writer {
             directory: Arc::clone(&directory),
-            belief: Belief::new(source.outage()),
+            belief: Belief::new(outage),
             doubt: None,
             known: HashMap::new(),
+            waiting: VecDeque::new(),
             selection: Selection::new(subset, fastrand::u64(..)),
             members: Arc::default(),
             context,
@@ -89,7 +101,7 @@ impl Directory {
             rested: None,
             turning: None,
         };
-        tasks.spawn(writer.run(source.resolutions()));
+        tasks.spawn(writer.run(origin));
         directory
     }
 
@@ -141,6 +153,8 @@ struct Writer {
     doubt: Option<Arc<str>>,
     /// The endpoints that are used.
     known: HashMap<Key, Arc<Subchannel>>,
+    /// Those of them that do not dial yet, although nothing is in their way.
+    waiting: VecDeque<Arc<Subchannel>>,
     selection: Selection,
     members: Arc<[Member]>,
     context: PoolContext,
@@ -155,8 +169,14 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, resolutions: Resolutions) {
-        let mut resolutions = Some(resolutions);
+    async fn run(mut self, origin: Origin) {
+        let mut resolutions = match origin {
+            Origin::Fixed(keys) => {
+                self.learn(keys, Resolution::default());
+                None
+            }
+            Origin::Discovered(source) => Some(source.resolutions()),
+        };
         // Clients that were started together, and find new certificates together, are not to replace their connections
         // together too.
         let every = self.context.options.upkeep_interval();
@@ -184,6 +204,7 @@ impl Writer {
                         self.follow_states();
                     }
                 }
+                () = tokio::task::yield_now(), if !self.waiting.is_empty() => self.begin_some(),
                 () = until(leaving) => self.let_go(),
                 () = until(turning) => match rested {
                     Some(_) => self.stale = true,
@@ -216,9 +237,14 @@ impl Writer {
     }
 
     /// Makes `resolution` the set, as far as it is believed.
-    fn apply(&mut self, resolution: Resolution) {
+    fn apply(&mut self, mut resolution: Resolution) {
+        let answer = self.usable(std::mem::take(&mut resolution.endpoints));
+        self.learn(answer, resolution);
+    }
+
+    /// The same, of an answer whose endpoints are these.
+    fn learn(&mut self, answer: Vec<Key>, resolution: Resolution) {
         let now = Instant::now();
-        let answer = self.usable(resolution.endpoints);
         let unchanged = self.belief.is_unchanged(&answer);
         let verdict = if unchanged {
             Verdict::Believed

@@ -9,7 +9,7 @@ use crate::balance::{Balance, Subset};
 use crate::channel::ConcurrencyLimits;
 #[cfg(feature = "consul")]
 use crate::discover::Consul;
-use crate::discover::{Discover, Fixed, Resolution};
+use crate::discover::Discover;
 use crate::endpoint::Endpoint;
 use crate::health::{Breaker, EjectionLimits, Influence, OutlierDetection, SlowStart};
 use crate::pool::PoolOptions;
@@ -94,15 +94,6 @@ impl Source {
                 Self::Consul(Box::new(source.resolved(&environment)))
             }
             known => known,
-        }
-    }
-
-    pub(super) fn into_discover(self) -> Box<dyn Discover> {
-        match self {
-            Self::Fixed(endpoints) => Box::new(Fixed(Resolution::new(endpoints))),
-            #[cfg(feature = "consul")]
-            Self::Consul(source) => source,
-            Self::Discover(source) => source,
         }
     }
 }

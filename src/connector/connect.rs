@@ -11,8 +11,8 @@ use tonic::Code;
 use crate::balance::Policy as _;
 use crate::channel::{CallDefaults, Channel, Concurrency, Parts};
 use crate::deadline::format_timeout;
-use crate::directory::Directory;
-use crate::endpoint::Endpoint;
+use crate::directory::{Directory, Origin};
+use crate::endpoint::{Endpoint, Key};
 use crate::error::{Error, Kind, Stage};
 use crate::health::Rules;
 use crate::pool::{DialGate, PoolContext, State};
@@ -69,13 +69,14 @@ impl Connector {
             source: self.source.resolved(),
             ..self
         };
-        connector.validate()?;
-        connector.start()
+        let keys = connector.validate()?;
+        connector.start(keys)
     }
 
-    fn start(self) -> Result<Channel, Error> {
+    /// `keys` are those of the fixed list.
+    fn start(self, keys: Vec<Key>) -> Result<Channel, Error> {
         let tasks = Tasks::new()?;
-        let tls = self.tls_settings(&tasks)?;
+        let tls = self.tls_settings(&keys, &tasks)?;
         let rules = Arc::new(Rules {
             breaker: self.breaker,
             outliers: self.outliers,
@@ -104,8 +105,13 @@ impl Connector {
         let dialer = Arc::clone(&context.dialer);
         let needs_all = self.balance.needs_all();
         let subset = self.subset.filter(|it| it.is_asked_for() || !needs_all);
-        let source = self.source.into_discover();
-        let directory = Directory::start(source, self.balance, subset.as_ref(), context, rules);
+        let origin = match self.source {
+            Source::Fixed(_) => Origin::Fixed(keys),
+            #[cfg(feature = "consul")]
+            Source::Consul(source) => Origin::Discovered(source),
+            Source::Discover(source) => Origin::Discovered(source),
+        };
+        let directory = Directory::start(origin, self.balance, subset.as_ref(), context, rules);
         if let Some(check) = self.health_check {
             let means = probe::Means::new(check, token.clone(), dialer, tasks.clone());
             tasks.spawn(probe::watch_over(Arc::clone(&directory), means));
@@ -132,14 +138,11 @@ impl Connector {
 
     /// The TLS options, read and checked.
     #[cfg(feature = "__tls")]
-    fn tls_settings(&self, tasks: &Tasks) -> Result<TlsSettings, Error> {
+    fn tls_settings(&self, keys: &[Key], tasks: &Tasks) -> Result<TlsSettings, Error> {
         let tls = TlsSettings::new(self.tls.clone());
         tls.load(tasks)?;
-        if let Source::Fixed(endpoints) = &self.source {
-            for endpoint in endpoints {
-                let key = endpoint.key()?;
-                tls.validate(key.address(), key.security(), tasks)?;
-            }
+        for key in keys {
+            tls.validate(key.address(), key.security(), tasks)?;
         }
         Ok(tls)
     }
@@ -150,17 +153,25 @@ impl Connector {
         clippy::unused_self,
         reason = "as its other form"
     )]
-    fn tls_settings(&self, _: &Tasks) -> Result<TlsSettings, Error> {
+    fn tls_settings(&self, _: &[Key], _: &Tasks) -> Result<TlsSettings, Error> {
         Ok(TlsSettings::default())
     }
 
-    fn validate(&self) -> Result<(), Error> {
+    /// Checks everything. Gives the keys of a fixed list: of ten thousand endpoints they take milliseconds to make, so they
+    /// are made once.
+    fn validate(&self) -> Result<Vec<Key>, Error> {
+        let mut keys = Vec::new();
         match &self.source {
-            Source::Fixed(endpoints) => self.validate_endpoints(endpoints)?,
+            Source::Fixed(endpoints) => keys = self.validate_endpoints(endpoints)?,
             #[cfg(feature = "consul")]
             Source::Consul(consul) => consul.validate()?,
             Source::Discover(source) => source.outage().validate("outage")?,
         }
+        self.validate_options()?;
+        Ok(keys)
+    }
+
+    fn validate_options(&self) -> Result<(), Error> {
         if let Some(subset) = &self.subset {
             subset.validate()?;
         }
@@ -229,7 +240,7 @@ impl Connector {
         Ok(())
     }
 
-    fn validate_endpoints(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+    fn validate_endpoints(&self, endpoints: &[Endpoint]) -> Result<Vec<Key>, Error> {
         if endpoints.is_empty() {
             return Err(Error::config(
                 "endpoints",
@@ -240,9 +251,12 @@ impl Connector {
             let problem = format!("{} are too many; at most {MAX_ENDPOINTS}", endpoints.len());
             return Err(Error::config("endpoints", problem));
         }
-        let mut seen = HashSet::with_capacity(endpoints.len());
-        for endpoint in endpoints {
-            if !seen.insert(endpoint.key()?) {
+        let keys: Result<Vec<_>, _> = endpoints.iter().map(Endpoint::key).collect();
+        let keys = keys?;
+        let mut seen = HashSet::with_capacity(keys.len());
+        for key in &keys {
+            if !seen.insert(key) {
+                let endpoint = key.endpoint();
                 let problem = format!("{endpoint} is given twice; give it once, with a weight");
                 return Err(Error::config("endpoints", problem));
             }
@@ -268,7 +282,7 @@ impl Connector {
                 "endpoint weights have no effect"
             );
         }
-        Ok(())
+        Ok(keys)
     }
 }
 

@@ -90,7 +90,10 @@ impl Belief {
         is_ready: impl Fn(&Key) -> bool,
     ) -> Verdict {
         let before = std::mem::replace(&mut self.listed, answer.into_iter().map(entry).collect());
-        let listed: HashSet<_> = self.listed.iter().map(|it| &it.key).collect();
+        let mut listed = HashSet::new();
+        if !before.is_empty() || !self.held.is_empty() {
+            listed.extend(self.listed.iter().map(|it| &it.key));
+        }
         let active = before.into_iter().filter(Entry::is_active);
         // What was missing from an answer without any is judged now, with those that the last answer listed.
         let held = std::mem::take(&mut self.held).into_iter();

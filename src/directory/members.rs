@@ -8,6 +8,9 @@ use crate::time::Instant;
 
 use super::{Writer, is_ready};
 
+/// New endpoints that begin to dial before other tasks have their turn.
+const AT_ONCE: usize = 32;
+
 impl Writer {
     /// The endpoints whose address is right, each once.
     pub(super) fn usable(&self, endpoints: Vec<Endpoint>) -> Vec<Key> {
@@ -42,9 +45,11 @@ impl Writer {
             let key = &entry.key;
             let is_used = entry.is_active() && is_chosen.as_ref().is_none_or(|it| it[place]);
             let subchannel = is_used.then(|| {
-                let kept = self.known.remove(key);
-                let kept =
-                    kept.unwrap_or_else(|| Subchannel::start(key, &self.context, &self.rules));
+                let kept = self.known.remove(key).unwrap_or_else(|| {
+                    let new = Subchannel::new(key, &self.context, &self.rules);
+                    self.waiting.push_back(Arc::clone(&new));
+                    new
+                });
                 kept.health.listed(now, listed);
                 known.insert(key.clone(), Arc::clone(&kept));
                 kept
@@ -65,6 +70,16 @@ impl Writer {
         // After the set that doesn't have them is out: fewer calls meet a closed pool.
         for subchannel in gone.values() {
             subchannel.pool.close();
+        }
+        self.begin_some();
+    }
+
+    /// Lets the next of the new endpoints dial. A task for each of hundreds takes this thread's time from the first one's
+    /// handshake, and from the call that waits for it.
+    pub(super) fn begin_some(&mut self) {
+        let next = self.waiting.len().min(AT_ONCE);
+        for subchannel in self.waiting.drain(..next) {
+            subchannel.pool.begin();
         }
     }
 

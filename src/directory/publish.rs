@@ -17,6 +17,10 @@ const REST: u32 = 4;
 /// Shorter rests are none: timers have this resolution.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
 
+/// With so many endpoints a rest that follows a set that can be picked from is at least that short: hundreds of
+/// connections, made in some milliseconds, would keep the thread from the calls that the first of them could serve.
+const MANY: usize = 100;
+
 /// Pickers are built anew no more often (the floor of gRPC's weighted round robin, gRFC A58).
 const SHORTEST_REFRESH: Duration = Duration::from_millis(100);
 /// Clocks have an end: some of tokio's intervals panic beyond it.
@@ -65,7 +69,10 @@ impl Writer {
         let turns = self.known.values().filter_map(|it| it.health.next());
         let turns = turns.chain(self.directory.set.load().turning);
         self.turning = turns.chain(self.selection.next()).min();
-        let rest = start.elapsed() * REST;
+        let mut rest = start.elapsed() * REST;
+        if self.known.len() >= MANY && self.directory.set.load().can_be_picked_from() {
+            rest = rest.max(SHORTEST_REST);
+        }
         self.rested = (rest >= SHORTEST_REST).then(|| Instant::now() + rest);
     }
 

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "consul")]
 pub(crate) mod consul;
-mod fixed;
 mod outage;
 #[cfg(feature = "tower")]
 mod tower;
@@ -18,7 +17,6 @@ use crate::endpoint::Endpoint;
 
 #[cfg(feature = "consul")]
 pub use consul::{Consistency, Consul};
-pub(crate) use fixed::Fixed;
 pub(crate) use outage::Empty;
 pub use outage::Outage;
 #[cfg(feature = "tower")]

@@ -32,7 +32,8 @@ pub(crate) struct Subchannel {
 }
 
 impl Subchannel {
-    pub(crate) fn start(key: &Key, context: &PoolContext, rules: &Arc<Rules>) -> Arc<Self> {
+    /// Its pool does not dial yet.
+    pub(crate) fn new(key: &Key, context: &PoolContext, rules: &Arc<Rules>) -> Arc<Self> {
         let address = key.address();
         let security = context
             .tls
@@ -48,7 +49,7 @@ impl Subchannel {
             identity: key.identity(),
             name: address.to_string().into(),
             authority: key.authority(),
-            pool: Pool::start(address.clone(), &unix, security, context),
+            pool: Pool::new(address.clone(), &unix, security, context),
             health: EndpointHealth::new(Arc::clone(rules), Arc::clone(&context.flips)),
             load: Arc::default(),
         })

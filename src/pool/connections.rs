@@ -131,8 +131,8 @@ pub(crate) struct PoolStatus {
 }
 
 impl Pool {
-    /// Makes the pool and starts to dial.
-    pub(crate) fn start(
+    /// Makes the pool. It says that it is connecting, and does once it is told to [begin](Self::begin).
+    pub(crate) fn new(
         address: Address,
         unix_options: &UnixOptions,
         security: Security,
@@ -140,7 +140,7 @@ impl Pool {
     ) -> Arc<Self> {
         let options = context.options.clone();
         let unix = address.is_unix();
-        let pool = Arc::new_cyclic(|this: &Weak<Self>| {
+        Arc::new_cyclic(|this: &Weak<Self>| {
             let observer: Weak<dyn Observer> = Weak::<Self>::clone(this);
             let manager = Manager {
                 timeout: options.connect_timeout_for(unix),
@@ -174,9 +174,12 @@ impl Pool {
                 }),
                 closing: CancellationToken::new(),
             }
-        });
-        pool.dial_if_wanted(&mut lock(&pool.book), 0);
-        pool
+        })
+    }
+
+    /// Starts to dial.
+    pub(crate) fn begin(&self) {
+        self.dial_if_wanted(&mut lock(&self.book), 0);
     }
 
     pub(crate) fn state(&self) -> State {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::{Address, InvalidAddress};
-use crate::discover::fixed::Once;
 use crate::discover::{Discover, Outage, Resolutions};
 use crate::error::Error;
 use crate::secret::Secret;
@@ -345,7 +344,7 @@ impl Discover for Consul {
         let resolved = self.resolved(&Environment::of_process());
         match resolved.terms() {
             Ok(terms) => Box::pin(Datacenters::new(terms, resolved.reading)),
-            Err(error) => Box::pin(Once::new(Err(error.into()))),
+            Err(error) => Box::pin(futures_util::stream::iter([Err(error.into())])),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The clients that are given thousands of endpoints.
 
+use ::trunkline::{Connector, Subset};
+
 use crate::Failure;
 use crate::options::words;
 use crate::target::Target;
@@ -20,6 +22,8 @@ words!(
         Ginepro = "ginepro",
         /// With its defaults: a subset.
         Trunkline = "trunkline",
+        /// With a connection to one of them: what the others cost is what unconnected endpoints do.
+        TrunklineOne = "trunkline-one",
         /// A connection to each.
         TrunklineAll = "trunkline-all",
     }
@@ -29,8 +33,15 @@ impl ManyClient {
     pub async fn connect<J: Job>(self, target: Target, job: J) -> Result<J::Output, Failure> {
         let variant = match self {
             Self::Channels => return Ok(job.run(tonic::in_turn(&target).await?).await),
-            Self::Trunkline => return Ok(job.run(trunkline::lazy(&target, false)?).await),
-            Self::TrunklineAll => return Ok(job.run(trunkline::lazy(&target, true)?).await),
+            Self::Trunkline => return Ok(job.run(trunkline::lazy(&target, |it| it)?).await),
+            Self::TrunklineOne => {
+                let one = |it: Connector| it.subset(Subset::of(1));
+                return Ok(job.run(trunkline::lazy(&target, one)?).await);
+            }
+            Self::TrunklineAll => {
+                let client = trunkline::lazy(&target, Connector::no_subset)?;
+                return Ok(job.run(client).await);
+            }
             Self::H2 => Variant::H2,
             Self::Hyper => Variant::Hyper,
             Self::BalanceList => Variant::BalanceList,
@@ -43,6 +54,7 @@ impl ManyClient {
     pub fn connects_to(self, endpoints: usize) -> usize {
         match self {
             Self::Trunkline => endpoints.min(SUBSET),
+            Self::TrunklineOne => 1,
             _ => endpoints,
         }
     }

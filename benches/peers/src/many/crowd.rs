@@ -31,6 +31,7 @@ pub struct Crowd {
 pub struct Figures {
     endpoints: usize,
     expected: usize,
+    made: Duration,
     first_call: Duration,
     connected: Duration,
     connections: usize,
@@ -67,6 +68,7 @@ impl Job for Crowd {
     type Output = Result<Figures, Failure>;
 
     async fn run(self, mut client: impl Calls) -> Self::Output {
+        let made = self.start.elapsed();
         client.call().await?;
         let first_call = self.start.elapsed();
         let mut connected = self.start.elapsed();
@@ -87,6 +89,7 @@ impl Job for Crowd {
         Ok(Figures {
             endpoints: self.endpoints,
             expected: self.expected,
+            made,
             first_call,
             connected,
             connections,
@@ -107,9 +110,9 @@ fn files() -> Result<usize, Failure> {
 impl Figures {
     pub fn print_head() {
         println!(
-            "| client | first call after | all sockets open after | connections | tasks | heap per endpoint, idle | RSS per endpoint, idle | RSS per endpoint, after {CALLS} calls |"
+            "| client | made after | first call after | all sockets open after | connections | tasks | heap per endpoint, idle | RSS per endpoint, idle | RSS per endpoint, after {CALLS} calls |"
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     }
 }
 
@@ -118,14 +121,14 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = |sum: f64| sum / self.endpoints as f64;
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        write!(f, "{:.1} ms | ", ms(self.first_call))?;
+        write!(f, "{:.1} ms | {:.1} ms | ", ms(self.made), ms(self.first_call))?;
         match self.connections >= self.expected {
             true => write!(f, "{:.0} ms | ", ms(self.connected))?,
             false => write!(f, "not in {} s | ", CONNECT_LIMIT.as_secs())?,
         }
         write!(
             f,
-            "{} | {} | {:.2} KiB | {:.1} KiB | {:.1} KiB",
+            "{} | {} | {:.2} KiB | {:.2} KiB | {:.2} KiB",
             self.connections,
             self.tasks,
             each(self.heap_kib),

@@ -42,15 +42,13 @@ pub async fn watchful(target: &Target, retry: Retry) -> Result<impl Calls + use<
     Ok(GrpcCalls::new(connector.connect().await?, target))
 }
 
-/// Under a generated client, without waiting for a connection. All endpoints are connected to, or as many as by default.
-pub fn lazy(target: &Target, all: bool) -> Result<impl Calls + use<>, Failure> {
-    let connector = connector(target);
-    let connector = if all {
-        connector.no_subset()
-    } else {
-        connector
-    };
-    Ok(GrpcCalls::new(connector.connect_lazy()?, target))
+/// Under a generated client, without waiting for a connection, and with these settings.
+pub fn lazy(
+    target: &Target,
+    settings: fn(Connector) -> Connector,
+) -> Result<impl Calls + use<>, Failure> {
+    let channel = settings(connector(target)).connect_lazy()?;
+    Ok(GrpcCalls::new(channel, target))
 }
 
 /// Raw requests.
