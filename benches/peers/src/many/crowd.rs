@@ -121,7 +121,12 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = |sum: f64| sum / self.endpoints as f64;
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        write!(f, "{:.1} ms | {:.1} ms | ", ms(self.made), ms(self.first_call))?;
+        write!(
+            f,
+            "{:.1} ms | {:.1} ms | ",
+            ms(self.made),
+            ms(self.first_call)
+        )?;
         match self.connections >= self.expected {
             true => write!(f, "{:.0} ms | ", ms(self.connected))?,
             false => write!(f, "not in {} s | ", CONNECT_LIMIT.as_secs())?,
