@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Status;
+use trunkline::balance::ConsistentHash;
 use trunkline::{Balance, Channel, Connector, Endpoint, Policy, State};
 
 use crate::support::chaos::Chaos;
@@ -23,8 +24,18 @@ use super::rig::{LIMIT, Loads, Reports, SINGLE_IDS, STREAMS, Side, idempotent, s
 use super::served::{NAMES, Served, raw_server, server};
 
 /// The policies under which rows are run, and whether they see how slow an endpoint is. One that is added here is tried
-/// in each of those rows.
+/// in each of those rows. All at once would be more than a small machine can serve in time, so those that wrap others,
+/// or come down to others here, have runs of their own: `TRUNKLINE_ROW_POLICIES=others`.
 fn policies() -> Vec<(Balance, bool)> {
+    if std::env::var("TRUNKLINE_ROW_POLICIES").is_ok_and(|it| it == "others") {
+        return vec![
+            // Without reports, without keys, and in one tier.
+            (Balance::load_weighted(), false),
+            (Balance::custom(ConsistentHash::by_key()), false),
+            (Balance::tiers(Balance::round_robin()), false),
+            (Balance::tiers(Balance::least_request()), true),
+        ];
+    }
     vec![
         (Balance::default(), true),
         (Balance::round_robin(), false),
