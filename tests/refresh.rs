@@ -24,7 +24,9 @@ use support::calls::request;
 use support::leak::LeakCheck;
 use support::server::EchoServer;
 use support::wait::{wait_equal, wait_until, within};
-use trunkline::{Balance, CallOptions, Candidate, Connector, Pick, PickRequest, Picker, Policy};
+use trunkline::{
+    Balance, CallOptions, Candidate, Connector, Pick, PickRequest, Picker, Policy, State,
+};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -92,8 +94,15 @@ async fn a_picker_is_built_anew_while_nothing_changes() {
         .connect()
         .await
         .unwrap();
-    let state = channel.watch_state();
+    let mut state = channel.watch_state();
+    let ready = || {
+        let mut all = channel.status().endpoints.into_iter();
+        all.all(|it| it.state == State::Ready)
+    };
+    wait_until(LIMIT, ready).await;
+    // The state of an endpoint is seen a moment before the set that has it.
     second.build(3).await;
+    state.mark_unchanged();
     assert_eq!(second.picks(), 0, "nobody called");
     for id in 0..10 {
         unary(&channel, id).await.unwrap();

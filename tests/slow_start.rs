@@ -82,9 +82,9 @@ async fn one_that_joins_begins_with_a_tenth_of_its_due() {
         assert!(first < 0.5, "{first}");
         assert_eq!(shares(channel)[..3], [1.0; 3]);
         let part = part_of(channel, "d", 400).await;
-        // Drawn at random, it may have a little more than is due.
+        // By chance, or by latency, it may have a little more than is due; a whole share is 25 %.
         let most = shares(channel)[3];
-        let most = most / (3.0 + most) + 0.04;
+        let most = most / (3.0 + most) + 0.08;
         assert!(part <= most, "{part}, not at most {most}: {channel:?}");
     }
     for (_, channel) in &channels {
