@@ -10,6 +10,7 @@ use crate::support::leak::LeakCheck;
 use crate::support::scratch::Scratch;
 use crate::support::wait::wait_until;
 use crate::tls::authority::Authority;
+use crate::tls::identity::Identity;
 use crate::tls::log::Log;
 use crate::tls::server::TlsServer;
 
@@ -25,20 +26,26 @@ async fn what_is_dangerous_or_ends_soon_is_logged_once() {
     let leaks = LeakCheck::start().await;
     let authority = Authority::new("root");
     let issue = || authority.issue().subject("shop").for_clients();
-    let (soon, late) = (
-        issue().valid_for_days(20).finish(),
-        issue().valid_for_days(40).finish(),
-    );
+    let of = |since, days| issue().valid_for_days(days).since_days_ago(since).finish();
+    let (soon, late) = (of(345, 20), of(325, 40));
+    // Of a short life, so that its last third counts: just begun, a day before that third, and in it.
+    let (young, early, old) = (of(0, 20), of(39, 20), of(41, 20));
     let servers = ["a", "b"].map(|it| TlsServer::tcp(it, &authority.issue().loopback().finish()));
     let tls = || Tls::new().ca_pem(authority.pem());
-    let ends_soon = || tls().identity_pem(soon.chain_pem(), soon.key_pem());
-    let ends_late = || tls().identity_pem(late.chain_pem(), late.key_pem());
+    let with = |own: &Identity| tls().identity_pem(own.chain_pem(), own.key_pem());
+    let ends_soon = || with(&soon);
+    let ends_late = || with(&late);
     let cases = [
         (tls(), 0, 0),
         (ends_soon(), 1, 0),
         (ends_late(), 0, 0),
         (ends_late().expiry_warning(41 * DAY), 1, 0),
         (ends_soon().expiry_warning(Duration::ZERO), 0, 0),
+        (with(&young), 0, 0),
+        (with(&early), 0, 0),
+        (with(&old), 1, 0),
+        (with(&young).expiry_warning(21 * DAY), 1, 0),
+        (with(&old).expiry_warning(19 * DAY), 0, 0),
         (tls().dangerous().skip_host_names(), 0, 1),
     ];
     for (tls, ending, careless) in cases {
@@ -80,15 +87,32 @@ async fn a_new_certificate_that_ends_soon_is_logged() {
     let log = Log::start();
     let channel = connected(Connector::target(server.uri()).tls(tls)).await;
     assert_eq!(log.count(EXPIRES), 0);
-    let next = issue("second").valid_for_days(20).finish();
+    let next = issue("second")
+        .valid_for_days(20)
+        .since_days_ago(345)
+        .finish();
     next.write(&folder.path(""), "tls");
     wait_until(LIMIT, || log.count(EXPIRES) > 0).await;
     assert_eq!(log.count("CN=second (20 days left)"), 1);
     assert_eq!(channel.stats().tls_expiring, 1);
-    let last = issue("third").valid_for_days(19).finish();
+    let last = issue("third")
+        .valid_for_days(19)
+        .since_days_ago(346)
+        .finish();
     last.write(&folder.path(""), "tls");
     wait_until(LIMIT, || log.count("CN=third (19 days left)") > 0).await;
     assert_eq!(log.count(EXPIRES), 2);
+    // One with a short life that is replaced in time is none.
+    issue("fourth")
+        .valid_for_days(1)
+        .finish()
+        .write(&folder.path(""), "tls");
+    let own = || channel.status().endpoints.remove(0).identity.unwrap();
+    wait_until(LIMIT, || own().subject == "CN=fourth").await;
+    let late = issue("fifth").valid_for_days(1).since_days_ago(3);
+    late.finish().write(&folder.path(""), "tls");
+    wait_until(LIMIT, || log.count("CN=fifth (1 days left)") > 0).await;
+    assert_eq!(log.count("CN=fourth"), 0);
     drop((channel, server));
     leaks.finish().await;
 }

@@ -172,7 +172,7 @@ impl TlsContext {
         let identity = material.identity.iter();
         let all = identity.flat_map(|own| std::iter::once(own).chain(&own.chain));
         let soon: Vec<_> = all
-            .filter(|it| it.ends_within(self.tls.options.expiry_warning))
+            .filter(|it| it.ends_soon(self.tls.options.expiry_warning))
             .cloned()
             .collect();
         let before = std::mem::replace(&mut *lock(&self.warned), soon.clone());
