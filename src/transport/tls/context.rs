@@ -67,6 +67,16 @@ impl TlsContext {
         Ok(context)
     }
 
+    /// Only reads and checks.
+    ///
+    /// # Errors
+    ///
+    /// As [`loaded_now`](Self::loaded_now).
+    #[cfg(feature = "consul")]
+    pub(crate) fn check_now(tls: &Tls, protocol: Protocol) -> Result<(), Error> {
+        Material::of(tls, protocol, &Files::read_now(tls.files())).map(|_| ())
+    }
+
     /// One that is still to be read, by [`follow_files`](Self::follow_files) or the first dial.
     pub(crate) fn new(tls: &Tls, protocol: Protocol, counts: &Arc<TlsCounts>) -> Arc<Self> {
         if tls.options.any_name {
@@ -122,33 +132,6 @@ impl TlsContext {
         Some(read)
     }
 
-    /// The name that a server at this address must have.
-    ///
-    /// # Errors
-    ///
-    /// If there is none: a Unix socket has no name of its own.
-    pub(crate) fn server_name(&self, address: &Address) -> Result<ServerName<'static>, Error> {
-        let given = self.tls.options.server_name.clone();
-        let name = given.or_else(|| match address.as_tcp()?.host() {
-            // Without the dot of a fully qualified name, which certificates do not have.
-            Host::Name(name) => Some(name.strip_suffix('.').unwrap_or(name).to_owned()),
-            Host::Ip(ip) => Some(ip.to_string()),
-        });
-        let name = match name {
-            Some(name) => name,
-            // What the certificate is called does not matter then.
-            None if self.tls.needs_no_name() => "localhost".to_owned(),
-            None => {
-                let problem =
-                    format!("{address} has no host name for its certificate; set tls.server_name");
-                return Err(Error::config("tls.server_name", problem));
-            }
-        };
-        let problem =
-            || format!("{name:?} can't be the name of a certificate; set tls.server_name");
-        ServerName::try_from(name.clone()).map_err(|_| Error::config("tls.server_name", problem()))
-    }
-
     /// The digest of the files that are in use.
     pub(super) fn loaded(&self) -> Option<u64> {
         *lock(&self.loaded)
@@ -164,7 +147,7 @@ impl TlsContext {
     }
 
     /// Once for each certificate.
-    pub(super) fn warn_of_expiry(&self) {
+    pub(crate) fn warn_of_expiry(&self) {
         let current = self.current.load();
         let Some(material) = current.as_ref() else {
             return;
@@ -180,6 +163,35 @@ impl TlsContext {
             self.counts.expiring.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%certificate, "a certificate of this side is about to expire");
         }
+    }
+}
+
+impl Tls {
+    /// The name that a server at this address must have.
+    ///
+    /// # Errors
+    ///
+    /// If there is none: a Unix socket has no name of its own.
+    pub(crate) fn name_at(&self, address: &Address) -> Result<ServerName<'static>, Error> {
+        let given = self.options.server_name.clone();
+        let name = given.or_else(|| match address.as_tcp()?.host() {
+            // Without the dot of a fully qualified name, which certificates do not have.
+            Host::Name(name) => Some(name.strip_suffix('.').unwrap_or(name).to_owned()),
+            Host::Ip(ip) => Some(ip.to_string()),
+        });
+        let name = match name {
+            Some(name) => name,
+            // What the certificate is called does not matter then.
+            None if self.needs_no_name() => "localhost".to_owned(),
+            None => {
+                let problem =
+                    format!("{address} has no host name for its certificate; set tls.server_name");
+                return Err(Error::config("tls.server_name", problem));
+            }
+        };
+        let problem =
+            || format!("{name:?} can't be the name of a certificate; set tls.server_name");
+        ServerName::try_from(name.clone()).map_err(|_| Error::config("tls.server_name", problem()))
     }
 }
 
