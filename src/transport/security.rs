@@ -162,6 +162,16 @@ impl Security {
         false
     }
 
+    /// Warns of the peer's certificate if it ends soon, once for each. Others' code, which takes down what is logged, runs
+    /// then: no lock may be held.
+    pub(crate) fn warn_of_peer(&self, peer: &PeerIdentity) {
+        #[cfg(feature = "__tls")]
+        if let (Self::Tls(context, _), Some(certificate)) = (self, &peer.certificate) {
+            context.warn_of_peer(certificate);
+        }
+        let _ = peer;
+    }
+
     /// This side's own certificate.
     #[cfg(feature = "__tls")]
     pub(crate) fn identity(&self) -> Option<Certificate> {
@@ -227,15 +237,17 @@ impl TlsSettings {
         }
     }
 
-    /// Times that changed files could not be used, and certificates of this side that were warned of.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    /// Times that changed files could not be used, and certificates that were warned of: of this side, and of servers.
+    pub(crate) fn counts(&self) -> [u64; 3] {
         #[cfg(feature = "__tls")]
-        return (
-            self.counts.failures.load(Ordering::Relaxed),
-            self.counts.expiring.load(Ordering::Relaxed),
-        );
+        return [
+            &self.counts.failures,
+            &self.counts.expiring,
+            &self.counts.peers_expiring,
+        ]
+        .map(|count| count.load(Ordering::Relaxed));
         #[cfg(not(feature = "__tls"))]
-        (0, 0)
+        [0; 3]
     }
 
     /// How the streams to this endpoint are secured.

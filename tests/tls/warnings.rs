@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trunkline::{Connector, Endpoint, Tls};
+use trunkline::{Connector, Endpoint, PoolOptions, Tls};
 
 use crate::client::calls::unary;
 use crate::client::told::Told;
@@ -17,6 +17,7 @@ use crate::tls::server::TlsServer;
 use super::connected::{LIMIT, all_ready, connected};
 
 const EXPIRES: &str = "a certificate of this side is about to expire";
+const PEER_EXPIRES: &str = "a server's certificate is about to expire";
 const NO_NAMES: &str = "TLS does not check host names";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -114,5 +115,66 @@ async fn a_new_certificate_that_ends_soon_is_logged() {
     wait_until(LIMIT, || log.count("CN=fifth (1 days left)") > 0).await;
     assert_eq!(log.count("CN=fourth"), 0);
     drop((channel, server));
+    leaks.finish().await;
+}
+
+/// A server's certificate is warned of once, however many connections and endpoints show it, also if it comes to that only
+/// while a connection is open; and the next one is a new reason.
+#[tokio::test]
+async fn servers_whose_certificates_end_soon_are_logged_once() {
+    let leaks = LeakCheck::start().await;
+    let authority = Authority::new("root");
+    let issue = |name: &str| authority.issue().subject(name).loopback();
+    let of = |name, since, days| {
+        issue(name)
+            .valid_for_days(days)
+            .since_days_ago(since)
+            .finish()
+    };
+    let soon = of("soon", 345, 20);
+    let server = |name, identity: &Identity| {
+        // Who resumes a session is shown no certificate.
+        let builder = TlsServer::builder(name, identity).resumption(false);
+        builder.tcp()
+    };
+    let servers = [
+        server("a", &soon),
+        server("b", &soon),
+        server("c", &of("late", 325, 40)),
+        server("d", &of("young", 0, 1)),
+    ];
+    let channel = |tls: Tls, pool: PoolOptions, servers: &[TlsServer]| {
+        let endpoints: Vec<_> = servers.iter().map(|it| Endpoint::uri(it.uri())).collect();
+        // Looked after every 50 ms.
+        let pool = pool.idle_timeout(Duration::from_millis(400));
+        connected(Connector::endpoints(endpoints).tls(tls).pool(pool))
+    };
+    let tls = || Tls::new().ca_pem(authority.pem());
+    // Connections grow old, so that there are new ones.
+    let age = Duration::from_millis(300);
+    let short = PoolOptions::new()
+        .connect_timeout(age / 2)
+        .unix_connect_timeout(age / 2)
+        .max_connection_age(age);
+
+    let log = Log::start();
+    let usual = channel(tls(), short, &servers).await;
+    let dials = |nth: usize| usual.status().endpoints[nth].connection_attempts_succeeded;
+    wait_until(LIMIT, || (0..4).all(|nth| dials(nth) > 2)).await;
+    let once = "CN=soon (20 days left) names=\"localhost, 127.0.0.1\"";
+    assert_eq!((log.count(once), log.count(PEER_EXPIRES)), (1, 1));
+    servers[0].replace(&of("next", 346, 19));
+    wait_until(LIMIT, || log.count("CN=next (19 days left)") > 0).await;
+    assert_eq!((log.count(PEER_EXPIRES), log.count(EXPIRES)), (2, 0));
+    let stats = usual.stats();
+    assert_eq!((stats.tls_peers_expiring, stats.tls_expiring), (2, 0));
+    drop(usual);
+
+    // What it has is a day and a minute, of which the first seconds pass now.
+    let tls = tls().expiry_warning(DAY + Duration::from_secs(56));
+    let last = channel(tls, PoolOptions::new(), &servers[3..]).await;
+    wait_until(LIMIT, || log.count("CN=young") > 0).await;
+    assert_eq!(last.status().endpoints[0].connection_attempts_succeeded, 1);
+    drop((last, servers));
     leaks.finish().await;
 }

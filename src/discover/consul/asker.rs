@@ -156,6 +156,7 @@ impl Asker {
             Some(open) => open,
             None => AgentConnection::open(&terms.agent, &terms.unix, &self.security).await?,
         };
+        self.security.warn_of_peer(&open.identity);
         let reply = open.get(request, patience, terms.max_answer_bytes).await?;
         // With a connection that the agent closes on purpose, the index stays what it is.
         self.connection = (!closes(&reply)).then_some(open);

@@ -21,7 +21,7 @@ const DAY: u64 = 24 * 60 * 60;
 const MONTH: Duration = Duration::from_secs(30 * DAY);
 
 /// A certificate, as far as people ask about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Certificate {
     /// Whose it is: `CN=payments, O=Example`.

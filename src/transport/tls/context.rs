@@ -1,6 +1,8 @@
 //! What the dials of a channel, or of one endpoint, share.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +13,7 @@ use crate::address::{Address, Host};
 use crate::error::Error;
 use crate::lock::lock;
 
-use super::Certificate;
+use super::certificate::{Certificate, listed};
 use super::files::Files;
 use super::handshake::Protocol;
 use super::material::Material;
@@ -34,6 +36,8 @@ pub(crate) struct TlsContext {
     peer: Mutex<Option<(Vec<CertificateDer<'static>>, Arc<Certificate>)>>,
     /// Of the certificates in use, those that were warned of. Not every issuer gives each a serial number of its own.
     warned: Mutex<Vec<Certificate>>,
+    /// The same for servers' certificates, of which there may be many: their hashes.
+    warned_peers: Mutex<HashSet<u64>>,
     /// Why changed files are not in use.
     pub(super) trouble: Mutex<Option<Arc<str>>>,
     pub(super) counts: Arc<TlsCounts>,
@@ -46,7 +50,12 @@ pub(crate) struct TlsCounts {
     pub(crate) failures: AtomicU64,
     /// Certificates of this side that were warned of.
     pub(crate) expiring: AtomicU64,
+    /// Those of servers.
+    pub(crate) peers_expiring: AtomicU64,
 }
+
+/// More than servers with certificates that end soon, usually. Beyond that it is forgotten who was warned of.
+const MOST_WARNED: usize = 4096;
 
 impl TlsContext {
     /// Reads and checks everything, without telling the runtime.
@@ -96,6 +105,7 @@ impl TlsContext {
             reading: tokio::sync::Mutex::default(),
             peer: Mutex::default(),
             warned: Mutex::default(),
+            warned_peers: Mutex::default(),
             trouble: Mutex::default(),
             counts: Arc::clone(counts),
         })
@@ -162,6 +172,27 @@ impl TlsContext {
         for certificate in soon.iter().filter(|it| !before.contains(it)) {
             self.counts.expiring.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%certificate, "a certificate of this side is about to expire");
+        }
+    }
+
+    /// The same for the certificate of a server that there is a connection to.
+    pub(crate) fn warn_of_peer(&self, certificate: &Certificate) {
+        if !certificate.ends_soon(self.tls.options.expiry_warning) {
+            return;
+        }
+        let mut hasher = DefaultHasher::new();
+        certificate.hash(&mut hasher);
+        let mut warned = lock(&self.warned_peers);
+        if warned.len() >= MOST_WARNED {
+            warned.clear();
+        }
+        let is_new = warned.insert(hasher.finish());
+        drop(warned);
+        if is_new {
+            self.counts.peers_expiring.fetch_add(1, Ordering::Relaxed);
+            // Some have no subject, but names only.
+            let names = listed(&certificate.sans);
+            tracing::warn!(%certificate, names, "a server's certificate is about to expire");
         }
     }
 }

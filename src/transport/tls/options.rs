@@ -225,8 +225,8 @@ impl Tls {
         self.with(|options| options.reload_interval = interval)
     }
 
-    /// From how long before its end on a certificate of this side is warned of, once in the log; 0 to ten years, whatever its
-    /// lifetime. Default: 30 days, or a third of the certificate's lifetime where that is less, so that one for an hour
+    /// From how long before its end on a certificate is warned of, once in the log: this side's, its issuers' that come with it,
+    /// and those of servers that there are connections to. 0 to ten years, whatever its lifetime. Default: 30 days, or a third of the certificate's lifetime where that is less, so that one for an hour
     /// (SPIFFE) is warned of only when its replacement is late.
     pub fn expiry_warning(self, before: Duration) -> Self {
         self.with(|options| options.expiry_warning = Some(before))
