@@ -18,6 +18,8 @@ use super::files::Files;
 use super::pem::{self, Pem};
 
 const DAY: u64 = 24 * 60 * 60;
+/// A DNS name has at most 253 letters.
+const LONGEST_NAME: usize = 256;
 const MONTH: Duration = Duration::from_secs(30 * DAY);
 
 /// A certificate, as far as people ask about it.
@@ -136,7 +138,8 @@ impl Certificate {
 
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} days left)", self.subject, self.days_left())
+        let subject = printable(&self.subject);
+        write!(f, "{subject} ({} days left)", self.days_left())
     }
 }
 
@@ -192,12 +195,28 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
+/// A name for logs and errors. Peers write theirs: it must not begin a line, nor be one that nobody reads to its end.
+fn printable(name: &str) -> String {
+    let mut text = String::new();
+    for (index, letter) in name.chars().enumerate() {
+        match letter {
+            _ if index == LONGEST_NAME => {
+                text.push('…');
+                break;
+            }
+            _ if letter.is_control() => text.extend(letter.escape_default()),
+            _ => text.push(letter),
+        }
+    }
+    text
+}
+
 /// The names that an error shows.
 pub(super) fn listed(names: &[String]) -> String {
     let mut text = String::new();
     for (index, name) in names.iter().take(8).enumerate() {
         let separator = if index > 0 { ", " } else { "" };
-        let _ = write!(text, "{separator}{name}");
+        let _ = write!(text, "{separator}{}", printable(name));
     }
     if names.len() > 8 {
         let _ = write!(text, " and {} more", names.len() - 8);
