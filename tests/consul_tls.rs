@@ -30,6 +30,8 @@ use support::wait::{wait_equal, wait_until};
 use tls::authority::Authority;
 use tls::lease::Lease;
 use tls::log::Log;
+use tls::mute::MuteServer;
+use tls::server::TlsServer;
 use trunkline::{Connector, Consul, Tls};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -145,6 +147,34 @@ async fn an_agent_may_ask_who_asks() {
         .unwrap();
     assert_eq!(channel.status().endpoints[0].metadata["consul.id"], "a");
     drop((channel, agent, server, folder));
+    leaks.finish().await;
+}
+
+/// Neither a query nor the token goes to who does not speak TLS, or has no right to be the agent.
+#[tokio::test]
+async fn nobody_hears_the_token_in_plaintext() {
+    let leaks = LeakCheck::start().await;
+    let (authority, other) = (Authority::new("root"), Authority::new("other"));
+    let plaintext = MuteServer::saying(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+    let false_agent = TlsServer::tcp("a", &other.issue().loopback().finish());
+    let cases = [
+        (plaintext.addr(), "the server does not speak TLS"),
+        (false_agent.addr(), "nobody who is trusted has signed it"),
+    ];
+    for (addr, why) in cases {
+        let service = Consul::service("echo")
+            .agent(addr.to_string())
+            .token("secret")
+            .tls(Tls::new().ca_pem(authority.pem()));
+        let connector = Connector::consul(service).ready_timeout(Duration::from_secs(1));
+        let error = connector.connect().await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    for seen in [plaintext.seen(), false_agent.seen()] {
+        assert!(seen.accepted() > 0 && seen.records() > 0);
+        assert_eq!((seen.plaintext(), seen.handshakes()), (0, Vec::new()));
+    }
+    drop((plaintext, false_agent));
     leaks.finish().await;
 }
 

@@ -264,6 +264,15 @@ mod tls {
     }
 
     #[test]
+    fn an_agents_socket_has_no_name_of_its_own() {
+        let tls = || Tls::new().ca_pem(include_bytes!("../../../transport/tls/p521.pem"));
+        let agent = |tls| Consul::service("p").agent("unix:/run/consul.sock").tls(tls);
+        let problem = agent(tls()).validate().unwrap_err().to_string();
+        assert!(problem.contains("set tls.server_name"), "{problem}");
+        assert!(agent(tls().server_name("localhost")).validate().is_ok());
+    }
+
+    #[test]
     fn nothing_in_the_environment_turns_verification_off() {
         let cases = [
             (
