@@ -1,31 +1,38 @@
 //! Reading files that are small, or no use.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::thread;
 
-use tokio::io::AsyncReadExt as _;
+use tokio::sync::oneshot;
 
 /// Reads a regular file of at most so many bytes. Others may have made it a pipe, whose opening waits for a writer, or a
 /// device, whose text does not end: nothing would end the thread that reads it. The caller limits the time.
 ///
+/// That thread is none of the runtime's, which waits for its own when it ends: a file of a server that is gone would keep
+/// the program from its end.
+///
 /// # Errors
 ///
 /// If it can't be read, is no regular file, or has more bytes.
+///
+/// # Cancel safety
+///
+/// It can be dropped at any time. The thread ends with the read.
 pub(crate) async fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    check_kind(&tokio::fs::metadata(path).await?)?;
-    let file = tokio::fs::File::open(path).await?;
-    let mut content = Vec::new();
-    file.take(most + 1).read_to_end(&mut content).await?;
-    check_length(content, most)
+    let (send, receive) = oneshot::channel();
+    let path = path.to_owned();
+    let thread = thread::Builder::new().name("trunkline-file".to_owned());
+    // If nobody waits any more, nobody wants it.
+    thread.spawn(move || drop(send.send(read_now(&path, most))))?;
+    let read = receive.await;
+    read.unwrap_or_else(|_| Err(io::Error::other("the thread that reads it is gone")))
 }
 
-/// The same without telling the runtime, as making a channel may.
-#[cfg(feature = "__tls")]
+/// The same on this thread.
 pub(crate) fn read_now(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    use std::io::Read as _;
-
     check_kind(&std::fs::metadata(path)?)?;
     let file = std::fs::File::open(path)?;
     let mut content = Vec::new();

@@ -31,6 +31,9 @@ mod refused_certificates;
 mod refused_peers;
 #[path = "tls/renewal.rs"]
 mod renewal;
+#[cfg(all(feature = "native-roots", feature = "webpki-roots"))]
+#[path = "tls/roots.rs"]
+mod roots;
 #[path = "tls/rotation.rs"]
 mod rotation;
 #[path = "tls/secrets.rs"]

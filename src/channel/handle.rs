@@ -218,10 +218,11 @@ impl Channel {
     /// Counts since the channel was made.
     #[must_use]
     pub fn stats(&self) -> ChannelStats {
-        let (tls_failures, tls_expiring) = self.inner.tls.counts();
+        let [tls_failures, tls_expiring, tls_peers_expiring] = self.inner.tls.counts();
         ChannelStats {
             tls_failures,
             tls_expiring,
+            tls_peers_expiring,
             ..self.inner.counters.snapshot()
         }
     }

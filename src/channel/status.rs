@@ -122,6 +122,8 @@ pub struct ChannelStats {
     pub tls_failures: u64,
     /// Certificates of this side that were warned of because they are about to expire.
     pub tls_expiring: u64,
+    /// Certificates of servers that were warned of because of that, while there was a connection to one.
+    pub tls_peers_expiring: u64,
 }
 
 /// What the attempt loop counts.

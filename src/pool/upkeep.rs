@@ -12,10 +12,13 @@ use super::connections::{Book, Pool, Pooled};
 impl Pool {
     /// Looks after the connections. Called from time to time; never on a call's way.
     pub(crate) fn upkeep(&self, now: Instant) {
+        let security = &self.objects.manager().security;
+        for pooled in self.open.load().iter() {
+            security.warn_of_peer(&pooled.peer);
+        }
         let mut book = lock(&self.book);
         self.send_surplus_home(&mut book, now);
         let idle_timeout = self.options.idle_timeout;
-        let security = &self.objects.manager().security;
         let idle = self.objects.retain(|made, _| {
             let age = now.saturating_duration_since(*lock(&made.idle_since));
             age < idle_timeout && !security.is_newer_than(&made.peer)

@@ -52,23 +52,24 @@ impl Security {
     /// A configuration error that names the field. The files are read later.
     #[cfg(all(feature = "__tls", feature = "consul"))]
     pub(crate) fn of_agent(tls: &Tls, agent: &Address) -> Result<Self, Error> {
+        let name = tls.name_at(agent)?;
         let context = TlsContext::new(tls, Protocol::Http1, &Arc::default());
-        let name = context.server_name(agent)?;
         Ok(Self::Tls(context, name))
     }
 
-    /// Reads and checks the options of connections to an agent.
+    /// Reads and checks the options of connections to an agent. Nothing is kept or warned of: that is for whoever asks.
     ///
     /// # Errors
     ///
     /// A configuration error that names the field.
     #[cfg(all(feature = "__tls", feature = "consul"))]
     pub(crate) fn check_agent(tls: &Tls, agent: &Address) -> Result<(), Error> {
-        let context = TlsContext::loaded_now(tls, Protocol::Http1, &Arc::default())?;
-        context.server_name(agent).map(|_| ())
+        TlsContext::check_now(tls, Protocol::Http1)?;
+        tls.name_at(agent).map(|_| ())
     }
 
-    /// Takes over files that have changed, for connections whose settings nobody looks after between them.
+    /// Takes over files that have changed, and warns of certificates that end soon, for connections whose settings nobody
+    /// looks after between them. It has a limit of its own, after which what was read before stays in use.
     #[cfg(feature = "consul")]
     #[cfg_attr(
         not(feature = "__tls"),
@@ -78,6 +79,7 @@ impl Security {
         #[cfg(feature = "__tls")]
         if let Self::Tls(context, _) = self {
             context.refresh().await;
+            context.warn_of_expiry();
         }
     }
 
@@ -160,6 +162,16 @@ impl Security {
         false
     }
 
+    /// Warns of the peer's certificate if it ends soon, once for each. Others' code, which takes down what is logged, runs
+    /// then: no lock may be held.
+    pub(crate) fn warn_of_peer(&self, peer: &PeerIdentity) {
+        #[cfg(feature = "__tls")]
+        if let (Self::Tls(context, _), Some(certificate)) = (self, &peer.certificate) {
+            context.warn_of_peer(certificate);
+        }
+        let _ = peer;
+    }
+
     /// This side's own certificate.
     #[cfg(feature = "__tls")]
     pub(crate) fn identity(&self) -> Option<Certificate> {
@@ -225,15 +237,17 @@ impl TlsSettings {
         }
     }
 
-    /// Times that changed files could not be used, and certificates of this side that were warned of.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    /// Times that changed files could not be used, and certificates that were warned of: of this side, and of servers.
+    pub(crate) fn counts(&self) -> [u64; 3] {
         #[cfg(feature = "__tls")]
-        return (
-            self.counts.failures.load(Ordering::Relaxed),
-            self.counts.expiring.load(Ordering::Relaxed),
-        );
+        return [
+            &self.counts.failures,
+            &self.counts.expiring,
+            &self.counts.peers_expiring,
+        ]
+        .map(|count| count.load(Ordering::Relaxed));
         #[cfg(not(feature = "__tls"))]
-        (0, 0)
+        [0; 3]
     }
 
     /// How the streams to this endpoint are secured.
@@ -245,7 +259,7 @@ impl TlsSettings {
             let context = found.unwrap_or_else(|| {
                 self.add(TlsContext::new(&tls, Protocol::Http2, &self.counts), tasks)
             });
-            return match context.server_name(address) {
+            return match tls.name_at(address) {
                 Ok(name) => Security::Tls(context, name),
                 Err(error) => Security::Broken(error.to_string().into()),
             };
@@ -281,7 +295,10 @@ impl TlsSettings {
         tasks: &Tasks,
     ) -> Result<(), Error> {
         match self.options(wanted) {
-            Some(tls) => self.keep(&tls, tasks)?.server_name(address).map(|_| ()),
+            Some(tls) => {
+                self.keep(&tls, tasks)?;
+                tls.name_at(address).map(|_| ())
+            }
             None => Ok(()),
         }
     }

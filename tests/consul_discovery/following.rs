@@ -1,9 +1,12 @@
 //! Changes of a service, as the channel learns of them.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::time::Duration;
 
 use serde_json::json;
-use trunkline::{Connector, Consul};
+use trunkline::{Connector, Consul, UnixOptions};
 
 use crate::client::calls::unary;
 use crate::consul::agent::Agent;
@@ -191,6 +194,62 @@ async fn an_entry_of_no_use_drops_only_itself() {
     for id in 1..20 {
         assert_eq!(unary(&channel, id).await.unwrap().server, "good");
     }
+    drop((channel, agent, server));
+    leaks.finish().await;
+}
+
+/// What is wrong with the agent's socket is told, and put right it is asked.
+#[tokio::test]
+async fn an_agents_socket_is_looked_at_if_it_is_to() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    let agent = Agent::builder().unix().start().await;
+    agent
+        .api()
+        .register(&Registration::of("echo", &server))
+        .await;
+    let path = agent.unix_path();
+    let own = fs::metadata(&path).unwrap().uid();
+    let asking = |options| {
+        let service = Consul::service("echo").agent(format!("unix:{}", path.display()));
+        Connector::consul(service.unix_options(options))
+    };
+    for options in [
+        UnixOptions::new().owner(own),
+        UnixOptions::new().peer_uid(own),
+    ] {
+        let channel = asking(options).connect().await.unwrap();
+        assert_eq!(unary(&channel, 1).await.unwrap().server, "a");
+    }
+    let foreign = own + 1;
+    for (options, problem) in [
+        (UnixOptions::new().owner(foreign), "UnixOptions::owner"),
+        (
+            UnixOptions::new().peer_uid(foreign),
+            "UnixOptions::peer_uid",
+        ),
+    ] {
+        let connector = asking(options).ready_timeout(Duration::from_secs(1));
+        let error = connector.connect().await.unwrap_err().to_string();
+        let reached = "the agent can't be reached";
+        assert!(
+            error.contains(reached) && error.contains(problem),
+            "{error}"
+        );
+    }
+    // Those of the channel are for its endpoints.
+    let service = Consul::service("echo").agent(format!("unix:{}", path.display()));
+    let connector = Connector::consul(service).unix_options(UnixOptions::new().owner(foreign));
+    connector.connect().await.unwrap();
+
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    let channel = asking(UnixOptions::new().refuse_world_writable(true))
+        .connect_lazy()
+        .unwrap();
+    let told = || channel.status().discovery_error.is_some();
+    wait_until(LIMIT, told).await;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    sees(&channel, &[("a", 1)]).await;
     drop((channel, agent, server));
     leaks.finish().await;
 }

@@ -191,6 +191,12 @@ impl Issue<'_> {
         self.valid(-60, (days * DAY + 60) as i64)
     }
 
+    /// The same, but since so many days ago.
+    pub fn since_days_ago(mut self, days: u64) -> Self {
+        self.params.not_before = date!(-((days * DAY) as i64));
+        self
+    }
+
     /// Good only in so many days.
     pub fn valid_in_days(self, days: u64) -> Self {
         let start = (days * DAY) as i64;

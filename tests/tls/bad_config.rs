@@ -114,6 +114,12 @@ async fn authorities_that_are_none() {
     if let Some(path) = files.forbidden(&authority.pem()) {
         rejected(&ca(&path), &["tls.ca: ", path.to_str().unwrap(), "denied"]);
     }
+    // For a user who may read everything, too: the beginning of a process's memory is nowhere.
+    #[cfg(target_os = "linux")]
+    rejected(
+        &ca(&"/proc/self/mem".into()),
+        &["tls.ca: ", "/proc/self/mem", "Input/output error"],
+    );
     // A good one beside it does not help; a text has no file's name.
     let path = files.with("text", "hello");
     rejected(

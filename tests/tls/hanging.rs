@@ -2,6 +2,8 @@
 //! channel waits for them.
 
 use std::fs;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::Duration;
 
 use trunkline::{Connector, PoolOptions, Retry, Tls};
@@ -144,4 +146,40 @@ async fn a_file_that_becomes_a_pipe_changes_nothing() {
 async fn a_file_that_does_not_open_any_more_changes_nothing() {
     let spoil = |files: &Files, name: &str| Lease::on(&files.path(name));
     kept(&["tls.key"], spoil, "reading the files takes more than 5s").await;
+}
+
+/// A runtime waits for its own threads that read files when it ends. A read that nothing can end is not on one of them.
+#[test]
+fn a_file_that_hangs_does_not_keep_a_program_from_its_end() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let lease = runtime.block_on(async {
+        let leaks = LeakCheck::start().await;
+        let (files, root) = (Files::new(), Authority::new("root"));
+        let own = root.issue().for_clients().finish();
+        files.rewrite(&Set {
+            authorities: root.pem(),
+            identity: &own,
+        });
+        let server = TlsServer::tcp("a", &root.issue().loopback().finish());
+        let channel = connected(Connector::target(server.uri()).tls(files.tls())).await;
+        let lease = Lease::on(&files.path("tls.key"))?;
+        let trouble = || channel.status().endpoints.remove(0).tls_error.is_some();
+        wait_until(2 * LIMIT, trouble).await;
+        drop((channel, server));
+        leaks.finish().await;
+        Some(lease)
+    });
+    let (send, ended) = sync_channel(1);
+    let ending = thread::spawn(move || {
+        drop(runtime);
+        send.send(())
+    });
+    let ended = ended.recv_timeout(LIMIT);
+    drop(lease);
+    ending.join().unwrap().unwrap();
+    ended.expect("the runtime ends while the file hangs");
 }

@@ -70,11 +70,18 @@ async fn a_limited_authority_does_not_get_around_its_limits() {
     let inside = TlsServer::tcp("a", &tenant.issue().dns("a.tenant.internal").finish());
     drop(connected(Connector::target(inside.uri()).tls(tls())).await);
     drop(inside);
-    for outside in [
-        tenant.issue().dns("payments.internal"),
-        tenant.issue().uri("payments.internal"),
+    for (outside, why) in [
+        (
+            tenant.issue().dns("payments.internal"),
+            "an authority has signed it that may not sign for all of its names",
+        ),
+        (
+            tenant.issue().uri("payments.internal"),
+            "none of its names (payments.internal) is allowed",
+        ),
     ] {
-        refusal(&outside.finish(), tls()).await;
+        let text = refusal(&outside.finish(), tls()).await;
+        assert!(text.contains(why), "{text}");
     }
     leaks.finish().await;
 }

@@ -15,6 +15,7 @@ use crate::support::report::wrong;
 use crate::support::wait::wait_until;
 use crate::tls::authority::Authority;
 use crate::tls::files::{Files, Set};
+use crate::tls::log::Log;
 use crate::tls::server::TlsServer;
 
 use super::connected::{LIMIT, connected, says};
@@ -37,6 +38,8 @@ async fn call(channel: Channel, id: u64) -> Result<(), Status> {
         false => Err(wrong("the reply to another id")),
     }
 }
+
+const NOT_USED: &str = "TLS files can't be used; what was good before stays in use";
 
 /// Looks after the connections every 50 ms.
 fn pool() -> PoolOptions {
@@ -129,6 +132,7 @@ async fn relinked_files_are_taken_over_under_load() {
 /// What is in use stays so until all of it is good; meanwhile new connections are made with it too.
 #[tokio::test]
 async fn bad_files_change_nothing_and_are_told_of() {
+    let log = Log::start();
     let leaks = LeakCheck::start().await;
     let files = Files::new();
     let (authority, clients) = (Authority::new("root"), Authority::new("clients"));
@@ -199,6 +203,10 @@ async fn bad_files_change_nothing_and_are_told_of() {
         let before = server.seen().handshakes().len();
         wait_until(LIMIT, || server.seen().handshakes().len() > before).await;
         unary(&channel, 1).await.unwrap();
+        // Many looks later it was said once.
+        let said = [NOT_USED, &error].map(|it| log.count(it));
+        assert_eq!(said[1], 1, "{error}");
+        assert_eq!(channel.stats().tls_failures, said[0] as u64);
         // The same as before is no news, and good again.
         files.rewrite(&good);
         wait_until(LIMIT, || endpoint(&channel).tls_error.is_none()).await;

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -71,7 +72,10 @@ async fn no_output_has_a_key() {
             .retry(Retry::none());
         shown += &format!("{tls:?} {tls:#?} {endpoint:?} {endpoint} {connector:?}");
         match connector.connect_lazy() {
-            Err(error) => shown += &chain_of(&error),
+            Err(error) => {
+                shown += &chain_of(&error);
+                shown += &panic_of::<()>(Err(error));
+            }
             Ok(channel) => {
                 accepted += 1;
                 let dialled = || {
@@ -111,6 +115,13 @@ async fn no_output_has_a_key() {
         assert!(!shown.contains(&form), "{form} is in {shown}");
         assert!(!logged.contains(&form), "{form} is in {logged}");
     }
+}
+
+/// What somebody sees who takes for granted that it works.
+fn panic_of<T>(result: Result<T, trunkline::Error>) -> String {
+    let careless = AssertUnwindSafe(|| drop(result.unwrap()));
+    let panic = catch_unwind(careless).expect_err("it panics");
+    *panic.downcast().expect("a text")
 }
 
 /// An error with all its causes, in both forms.

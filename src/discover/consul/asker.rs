@@ -46,9 +46,9 @@ fn patience(wait: Duration) -> Duration {
 static TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
 impl Asker {
-    pub(super) fn new(terms: &Terms) -> Self {
+    pub(super) fn new(security: &Security) -> Self {
         Self {
-            security: security(terms),
+            security: security.clone(),
             connection: None,
             token: TokenReader::default(),
             index: Index::default(),
@@ -149,10 +149,14 @@ impl Asker {
         *request.uri_mut() = Uri::try_from(query.path(waiting)).map_err(QueryError::Path)?;
         *request.headers_mut() = headers;
 
-        let mut open = match self.connection.take() {
+        // It has a limit of its own, after which what was read before stays in use.
+        self.security.refresh().await;
+        let kept = self.connection.take();
+        let mut open = match kept.filter(|it| !self.security.is_newer_than(&it.identity)) {
             Some(open) => open,
-            None => AgentConnection::open(&terms.agent, &self.security).await?,
+            None => AgentConnection::open(&terms.agent, &terms.unix, &self.security).await?,
         };
+        self.security.warn_of_peer(&open.identity);
         let reply = open.get(request, patience, terms.max_answer_bytes).await?;
         // With a connection that the agent closes on purpose, the index stays what it is.
         self.connection = (!closes(&reply)).then_some(open);
@@ -164,7 +168,8 @@ impl Asker {
     }
 }
 
-fn security(terms: &Terms) -> Security {
+/// How the connections to the agent are secured.
+pub(super) fn security(terms: &Terms) -> Security {
     #[cfg(feature = "__tls")]
     if let Some(tls) = &terms.tls {
         return Security::of_agent(tls, &terms.agent)

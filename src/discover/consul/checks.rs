@@ -20,8 +20,8 @@ impl Consul {
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let bad =
             |field: &str, problem: &str| Err(Error::config(&format!("consul.{field}"), problem));
-        if let Some(problem) = &self.invalid {
-            return Err(Error::config("target", problem));
+        if let Some((field, problem)) = &self.invalid {
+            return Err(Error::config(field, problem));
         }
         let service = &self.query.service;
         if service.is_empty() {
@@ -44,6 +44,9 @@ impl Consul {
             }
             None => local,
         };
+        self.unix
+            .validate()
+            .map_err(|(field, problem)| Error::config(&format!("consul.unix.{field}"), problem))?;
         if let Token::Value(token) = &self.token
             && let Err(problem) = token::header(token.expose())
         {

@@ -12,8 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use crate::address::Address;
-use crate::transport::dial::{BoxIo, Dial as _, SocketDialer};
-use crate::transport::security::Security;
+use crate::transport::dial::{BoxIo, SocketDialer, UnixOptions, dial_checked};
+use crate::transport::security::{PeerIdentity, Security};
 
 use super::error::QueryError;
 
@@ -21,7 +21,8 @@ use super::error::QueryError;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// From an answer's head to its end. An agent has the whole answer before it sends the head.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
-/// All but the wait for the answer.
+/// All but the wait for the answer: the look at TLS files, which takes as long as a dial at most, the dial, the handshake,
+/// and the body.
 pub(super) const OTHER_LIMITS: Duration =
     CONNECT_LIMIT.saturating_mul(3).saturating_add(BODY_LIMIT);
 
@@ -29,6 +30,8 @@ pub(super) const OTHER_LIMITS: Duration =
 pub(super) struct AgentConnection {
     sender: http1::SendRequest<String>,
     driver: Option<Driver>,
+    /// Whom it leads to, by which certificates.
+    pub(super) identity: PeerIdentity,
 }
 
 type Driver = Pin<Box<http1::Connection<TokioIo<BoxIo>, String>>>;
@@ -43,25 +46,28 @@ pub(super) struct Reply {
 }
 
 impl AgentConnection {
-    /// Dials the agent.
+    /// Dials the agent, whose Unix socket must be what `unix` asks for.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes the socket.
-    pub(super) async fn open(agent: &Address, security: &Security) -> Result<Self, QueryError> {
-        limited("reading the TLS files", CONNECT_LIMIT, security.refresh()).await?;
+    pub(super) async fn open(
+        agent: &Address,
+        unix: &UnixOptions,
+        security: &Security,
+    ) -> Result<Self, QueryError> {
         let dialer = SocketDialer::new();
-        let io = limited("connecting to the agent", CONNECT_LIMIT, dialer.dial(agent)).await?;
+        let dial = dial_checked(&dialer, agent, unix);
+        let io = limited("connecting to the agent", CONNECT_LIMIT, dial).await?;
         let io = io.map_err(QueryError::Dial)?;
         let secured = limited("the TLS handshake", CONNECT_LIMIT, security.secure(io)).await?;
-        let io = secured
-            .map_err(|error| QueryError::Refused(error.to_string()))?
-            .io;
-        let handshake = http1::handshake(TokioIo::new(io)).await;
+        let secured = secured.map_err(|error| QueryError::Refused(error.to_string()))?;
+        let handshake = http1::handshake(TokioIo::new(secured.io)).await;
         let (sender, driver) = handshake.map_err(QueryError::Exchange)?;
         Ok(Self {
             sender,
             driver: Some(Box::pin(driver)),
+            identity: secured.identity,
         })
     }
 
@@ -77,7 +83,7 @@ impl AgentConnection {
         patience: Duration,
         max_body: usize,
     ) -> Result<Reply, QueryError> {
-        let Self { sender, driver } = self;
+        let Self { sender, driver, .. } = self;
         let head = driven(driver, sender.send_request(request));
         let head = limited("the agent's answer", patience, head).await?;
         let (head, body) = head.map_err(QueryError::Exchange)?.into_parts();

@@ -7,6 +7,7 @@ use crate::address::{Address, InvalidAddress};
 use crate::discover::{Discover, Outage, Resolutions};
 use crate::error::Error;
 use crate::secret::Secret;
+use crate::transport::dial::UnixOptions;
 #[cfg(feature = "__tls")]
 use crate::transport::tls::Tls;
 
@@ -50,8 +51,10 @@ use super::watch::Terms;
 /// Failed queries are repeated with jittered backoff, up to 60 s, and up to 1 s while there is nothing to serve from.
 ///
 /// What is not set here comes from the variables that Consul's own tools read, at the moment of `connect`:
-/// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`. Other variables, those of
-/// proxies too, have no effect.
+/// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_NAMESPACE`; and where the
+/// agent is asked over TLS without options of [its own](Self::tls), `CONSUL_CACERT`, `CONSUL_CLIENT_CERT`,
+/// `CONSUL_CLIENT_KEY` and `CONSUL_TLS_SERVER_NAME`. `CONSUL_HTTP_SSL_VERIFY=false` and `CONSUL_CAPATH` are refused then.
+/// Other variables, those of proxies too, have no effect.
 ///
 /// The setters take any value; the connector's `connect` checks them and names the field. The token is never shown.
 #[derive(Clone, Debug)]
@@ -62,6 +65,9 @@ pub struct Consul {
     pub(super) agent: Option<Result<Address, InvalidAddress>>,
     #[cfg(feature = "__tls")]
     pub(super) tls: Option<Tls>,
+    /// Whether TLS is used where there are no options for it; `None` leaves it to the environment.
+    pub(super) encrypted: Option<bool>,
+    pub(super) unix: UnixOptions,
     pub(super) token: Token,
     pub(super) plaintext_token: bool,
     pub(super) reading: Reading,
@@ -70,8 +76,8 @@ pub struct Consul {
     pub(super) outage: Outage,
     pub(super) cache: Option<PathBuf>,
     pub(super) cache_max_age: Duration,
-    /// What was wrong with the text that it was made from.
-    pub(super) invalid: Option<String>,
+    /// What was wrong with the text that it was made from, or with the environment: the field and the problem.
+    pub(super) invalid: Option<(&'static str, String)>,
 }
 
 /// Which of Consul's servers may answer.
@@ -103,6 +109,8 @@ impl Consul {
             agent: None,
             #[cfg(feature = "__tls")]
             tls: None,
+            encrypted: None,
+            unix: UnixOptions::new(),
             token: Token::None,
             plaintext_token: false,
             reading: Reading::default(),
@@ -118,12 +126,13 @@ impl Consul {
     /// The agent to ask: `host:port`, `http://host:port`, `https://host:port` or `unix:/path`. Default
     /// `CONSUL_HTTP_ADDR`, else `127.0.0.1:8500`.
     ///
-    /// `https` is [`tls`](Self::tls) with its defaults, unless that is set.
+    /// `https` is [`tls`](Self::tls) with what the environment says of it, unless that is set. `http` does not turn TLS off
+    /// where something else asks for it.
     pub fn agent(mut self, address: impl AsRef<str>) -> Self {
         #[cfg(feature = "__tls")]
         if let Some(address) = Address::parse_https(address.as_ref()) {
             self.agent = Some(address);
-            self.tls.get_or_insert_default();
+            self.encrypted = Some(true);
             return self;
         }
         // Not kept as text, which might have a password in it.
@@ -131,11 +140,20 @@ impl Consul {
         self
     }
 
-    /// Talks to the agent over TLS, with these options. Default: no TLS, unless the agent's address is `https`. It says
-    /// nothing about the connections to the service's instances: `Connector::tls` does.
+    /// Talks to the agent over TLS, with these options and no others: the environment adds nothing to them. Default: no TLS,
+    /// unless the agent's address is `https` or `CONSUL_HTTP_SSL` is true; then what `CONSUL_CACERT`, `CONSUL_CLIENT_CERT`,
+    /// `CONSUL_CLIENT_KEY` and `CONSUL_TLS_SERVER_NAME` say. It says nothing about the connections to the service's
+    /// instances: `Connector::tls` does.
     #[cfg(feature = "__tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// What must be true of the agent's Unix socket, looked at whenever it is dialled. Default: nothing is checked. Without
+    /// effect on an agent that is reached over TCP, and on the service's instances: `Connector::unix_options` is for those.
+    pub fn unix_options(mut self, options: UnixOptions) -> Self {
+        self.unix = options;
         self
     }
 
@@ -253,24 +271,9 @@ impl Consul {
         self
     }
 
-    /// The same with what was left open taken from the environment.
-    pub(crate) fn resolved(mut self, environment: &Environment) -> Self {
-        if self.agent.is_none() {
-            self = match environment.agent() {
-                Some(address) => self.agent(address),
-                None => self,
-            };
-        }
-        #[cfg(feature = "__tls")]
-        if environment.tls() {
-            self.tls.get_or_insert_default();
-        }
-        if self.token == Token::None {
-            self.token = environment.token();
-        }
-        if self.query.namespace.is_none() {
-            self.query.namespace = environment.namespace();
-        }
+    /// Whether TLS is used where nothing else is said of it.
+    pub(super) fn encrypted(mut self, yes: bool) -> Self {
+        self.encrypted = Some(yes);
         self
     }
 
@@ -315,6 +318,7 @@ impl Consul {
                 token: self.token.clone(),
                 #[cfg(feature = "__tls")]
                 tls: self.tls.clone(),
+                unix: self.unix.clone(),
                 wait: self.wait,
                 max_answer_bytes: self.max_answer_bytes,
                 guard: Guard::new(self.outage.guard),

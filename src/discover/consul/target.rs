@@ -29,7 +29,7 @@ impl Consul {
     /// | `wait` (`90s`, `5m`) | [`wait`](Self::wait) |
     /// | `address` | [`tagged_address`](Self::tagged_address) |
     /// | `agent` (`unix:/run/consul.sock`) | [`agent`](Self::agent), in place of host and port |
-    /// | `tls` | `tls` with its defaults |
+    /// | `tls` | TLS, as an agent with `https` has it; `false`: none, whatever `CONSUL_HTTP_SSL` says |
     /// | `token_file`, `cache` | [`token_file`](Self::token_file), [`cache`](Self::cache) |
     ///
     /// `passing`, `stale`, `consistent` and `tls` stand alone or have the value `true` or `false`. A mistake is reported by the
@@ -41,7 +41,7 @@ impl Consul {
     /// ```
     pub fn target(text: impl AsRef<str>) -> Self {
         parse(text.as_ref()).unwrap_or_else(|problem| Self {
-            invalid: Some(format!("consul://…: {problem}")),
+            invalid: Some(("target", format!("consul://…: {problem}"))),
             ..Self::service("")
         })
     }
@@ -90,6 +90,7 @@ fn parse(text: &str) -> Result<Consul, Problem> {
         consul = consul.agent(with_port(host));
     }
     let mut seen = HashSet::new();
+    let (mut https, mut plaintext) = (false, false);
     for parameter in parameters.split('&').filter(|it| !it.is_empty()) {
         let (name, value) = match parameter.split_once('=') {
             Some((name, value)) => (name, Some(decode(name, value)?)),
@@ -99,6 +100,11 @@ fn parse(text: &str) -> Result<Consul, Problem> {
             return Err(format!("{name} is given twice"));
         }
         consul = apply(consul, name, value)?;
+        https |= name == "agent" && consul.encrypted == Some(true);
+        plaintext |= name == "tls" && consul.encrypted == Some(false);
+    }
+    if https && plaintext {
+        return Err("the agent is https, and tls is false; leave one of them out".to_owned());
     }
     if seen.contains("stale") && seen.contains("consistent") {
         return Err("stale and consistent exclude each other".to_owned());
@@ -120,7 +126,8 @@ fn apply(consul: Consul, name: &str, value: Option<String>) -> Result<Consul, Pr
             ("passing", yes) => consul.passing_only(yes),
             ("stale", true) => consul.consistency(Consistency::Stale),
             #[cfg(feature = "__tls")]
-            ("tls", true) => consul.tls(crate::transport::tls::Tls::new()),
+            ("tls", true) => consul.encrypted(true),
+            ("tls", false) => consul.encrypted(false),
             #[cfg(not(feature = "__tls"))]
             ("tls", true) => return Err("tls needs the feature tls of this crate".to_owned()),
             ("consistent", true) => consul.consistency(Consistency::Consistent),

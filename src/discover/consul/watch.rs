@@ -13,10 +13,12 @@ use crate::bucket::Bucket;
 use crate::lock::lock;
 use crate::retry::Backoff;
 use crate::time::Instant;
+use crate::transport::dial::UnixOptions;
+use crate::transport::security::Security;
 #[cfg(feature = "__tls")]
 use crate::transport::tls::Tls;
 
-use super::asker::{Asker, cached, longest_query};
+use super::asker::{Asker, cached, longest_query, security};
 use super::cache::Cache;
 use super::error::QueryError;
 use super::guard::Guard;
@@ -33,6 +35,7 @@ pub(super) struct Terms {
     pub(super) token: Token,
     #[cfg(feature = "__tls")]
     pub(super) tls: Option<Tls>,
+    pub(super) unix: UnixOptions,
     pub(super) wait: Duration,
     pub(super) max_answer_bytes: usize,
     pub(super) guard: Guard,
@@ -86,6 +89,8 @@ struct Progress {
     failures: u32,
     /// The cache is not written before: what is in it may be better than what is known now.
     store_after: Instant,
+    /// What was read of TLS files, and warned of.
+    security: Security,
 }
 
 /// A full bucket lets a few changes in a row through at once; in the long run there is a query per second, whatever the
@@ -116,9 +121,9 @@ impl Watch {
     pub(super) fn new(terms: Terms) -> Self {
         let now = Instant::now();
         Self {
-            terms,
             news: watch::Sender::new(News::default()),
-            progress: tokio::sync::Mutex::new(Progress::new(now)),
+            progress: tokio::sync::Mutex::new(Progress::new(now, &terms)),
+            terms,
             due: Mutex::new(now + LATE),
         }
     }
@@ -143,7 +148,7 @@ impl Watch {
         tokio::select! {
             mut progress = self.progress.lock() => self.ask(&mut progress).await,
             // Whoever leads belongs to a runtime that does not run: it can't be asked to leave.
-            () = self.silence() => self.ask(&mut Progress::new(Instant::now())).await,
+            () = self.silence() => self.ask(&mut Progress::new(Instant::now(), &self.terms)).await,
         }
     }
 
@@ -166,7 +171,7 @@ impl Watch {
     }
 
     async fn ask(&self, progress: &mut Progress) -> Infallible {
-        let mut asker = Asker::new(&self.terms);
+        let mut asker = Asker::new(&progress.security);
         let mut cache = self.terms.cache.as_ref();
         loop {
             let pause = self.round(progress, &mut asker, &mut cache).await;
@@ -279,11 +284,12 @@ impl Watch {
 }
 
 impl Progress {
-    fn new(now: Instant) -> Self {
+    fn new(now: Instant, terms: &Terms) -> Self {
         Self {
             bucket: Bucket::new(BURST, INTERVAL, now),
             failures: 0,
             store_after: now,
+            security: security(terms),
         }
     }
 }
@@ -307,6 +313,7 @@ mod tests {
             token: Token::None,
             #[cfg(feature = "__tls")]
             tls: None,
+            unix: UnixOptions::new(),
             wait: Duration::from_secs(60),
             max_answer_bytes: 1024,
             guard: Guard::new(0.5),

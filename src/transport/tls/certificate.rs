@@ -18,9 +18,12 @@ use super::files::Files;
 use super::pem::{self, Pem};
 
 const DAY: u64 = 24 * 60 * 60;
+/// A DNS name has at most 253 letters.
+const LONGEST_NAME: usize = 256;
+const MONTH: Duration = Duration::from_secs(30 * DAY);
 
 /// A certificate, as far as people ask about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Certificate {
     /// Whose it is: `CN=payments, O=Example`.
@@ -119,15 +122,24 @@ impl Certificate {
         Some(not_valid_yet(early.duration()))
     }
 
-    pub(super) fn ends_within(&self, time: Duration) -> bool {
-        self.time_left(SystemTime::now())
-            .is_none_or(|left| left < time)
+    /// Whether it ends in less than that; without a time, in less than is usual when it is replaced.
+    pub(super) fn ends_soon(&self, before: Option<Duration>) -> bool {
+        let left = self.time_left(SystemTime::now());
+        left.is_none_or(|left| left < before.unwrap_or_else(|| self.renewal_time()))
+    }
+
+    /// How much of it is left when it should have been replaced: 30 days, or a third of its lifetime if that is less. Go's
+    /// `acme/autocert` renews then (`RenewBefore`), and cert-manager at two thirds of any lifetime (`pki.RenewalTime`).
+    fn renewal_time(&self) -> Duration {
+        let lifetime = self.not_after.duration_since(self.not_before);
+        lifetime.map_or(MONTH, |it| (it / 3).min(MONTH))
     }
 }
 
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} days left)", self.subject, self.days_left())
+        let subject = printable(&self.subject);
+        write!(f, "{subject} ({} days left)", self.days_left())
     }
 }
 
@@ -183,12 +195,28 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
+/// A name for logs and errors. Peers write theirs: it must not begin a line, nor be one that nobody reads to its end.
+fn printable(name: &str) -> String {
+    let mut text = String::new();
+    for (index, letter) in name.chars().enumerate() {
+        match letter {
+            _ if index == LONGEST_NAME => {
+                text.push('…');
+                break;
+            }
+            _ if letter.is_control() => text.extend(letter.escape_default()),
+            _ => text.push(letter),
+        }
+    }
+    text
+}
+
 /// The names that an error shows.
 pub(super) fn listed(names: &[String]) -> String {
     let mut text = String::new();
     for (index, name) in names.iter().take(8).enumerate() {
         let separator = if index > 0 { ", " } else { "" };
-        let _ = write!(text, "{separator}{name}");
+        let _ = write!(text, "{separator}{}", printable(name));
     }
     if names.len() > 8 {
         let _ = write!(text, " and {} more", names.len() - 8);
@@ -203,18 +231,46 @@ pub(super) fn listed(names: &[String]) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn whole_days_are_never_0_once_it_has_expired() {
-        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 * DAY);
-        let certificate = Certificate {
+    fn valid(not_before: SystemTime, not_after: SystemTime) -> Certificate {
+        Certificate {
             subject: String::new(),
             issuer: String::new(),
             serial: String::new(),
             sans: Vec::new(),
-            not_before: SystemTime::UNIX_EPOCH,
-            not_after: end,
+            not_before,
+            not_after,
             chain: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_short_life_is_warned_of_in_its_last_third() {
+        let hour = Duration::from_secs(60 * 60);
+        let lasting = |lifetime| {
+            let begin = SystemTime::UNIX_EPOCH + hour;
+            valid(begin, begin + lifetime).renewal_time()
         };
+        let day = 24 * hour;
+        for (lifetime, before) in [
+            (hour, hour / 3),
+            (day, 8 * hour),
+            (60 * day, 20 * day),
+            (90 * day, 30 * day),
+            (91 * day, 30 * day),
+            (3650 * day, 30 * day),
+            (Duration::ZERO, Duration::ZERO),
+        ] {
+            assert_eq!(lasting(lifetime), before, "{lifetime:?}");
+        }
+        // One that ends before it begins is never valid, so this does not matter; it only must not panic.
+        let begin = SystemTime::UNIX_EPOCH + hour;
+        assert_eq!(valid(begin, begin - hour).renewal_time(), 30 * day);
+    }
+
+    #[test]
+    fn whole_days_are_never_0_once_it_has_expired() {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 * DAY);
+        let certificate = valid(SystemTime::UNIX_EPOCH, end);
         let hour = Duration::from_secs(60 * 60);
         let cases = [
             (49, 2),

@@ -1,6 +1,8 @@
 //! What the dials of a channel, or of one endpoint, share.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +13,7 @@ use crate::address::{Address, Host};
 use crate::error::Error;
 use crate::lock::lock;
 
-use super::Certificate;
+use super::certificate::{Certificate, listed};
 use super::files::Files;
 use super::handshake::Protocol;
 use super::material::Material;
@@ -34,6 +36,8 @@ pub(crate) struct TlsContext {
     peer: Mutex<Option<(Vec<CertificateDer<'static>>, Arc<Certificate>)>>,
     /// Of the certificates in use, those that were warned of. Not every issuer gives each a serial number of its own.
     warned: Mutex<Vec<Certificate>>,
+    /// The same for servers' certificates, of which there may be many: their hashes.
+    warned_peers: Mutex<HashSet<u64>>,
     /// Why changed files are not in use.
     pub(super) trouble: Mutex<Option<Arc<str>>>,
     pub(super) counts: Arc<TlsCounts>,
@@ -46,7 +50,12 @@ pub(crate) struct TlsCounts {
     pub(crate) failures: AtomicU64,
     /// Certificates of this side that were warned of.
     pub(crate) expiring: AtomicU64,
+    /// Those of servers.
+    pub(crate) peers_expiring: AtomicU64,
 }
+
+/// More than servers with certificates that end soon, usually. Beyond that it is forgotten who was warned of.
+const MOST_WARNED: usize = 4096;
 
 impl TlsContext {
     /// Reads and checks everything, without telling the runtime.
@@ -65,6 +74,16 @@ impl TlsContext {
         context.replace(material, files.digest());
         context.warn_of_expiry();
         Ok(context)
+    }
+
+    /// Only reads and checks.
+    ///
+    /// # Errors
+    ///
+    /// As [`loaded_now`](Self::loaded_now).
+    #[cfg(feature = "consul")]
+    pub(crate) fn check_now(tls: &Tls, protocol: Protocol) -> Result<(), Error> {
+        Material::of(tls, protocol, &Files::read_now(tls.files())).map(|_| ())
     }
 
     /// One that is still to be read, by [`follow_files`](Self::follow_files) or the first dial.
@@ -86,6 +105,7 @@ impl TlsContext {
             reading: tokio::sync::Mutex::default(),
             peer: Mutex::default(),
             warned: Mutex::default(),
+            warned_peers: Mutex::default(),
             trouble: Mutex::default(),
             counts: Arc::clone(counts),
         })
@@ -122,33 +142,6 @@ impl TlsContext {
         Some(read)
     }
 
-    /// The name that a server at this address must have.
-    ///
-    /// # Errors
-    ///
-    /// If there is none: a Unix socket has no name of its own.
-    pub(crate) fn server_name(&self, address: &Address) -> Result<ServerName<'static>, Error> {
-        let given = self.tls.options.server_name.clone();
-        let name = given.or_else(|| match address.as_tcp()?.host() {
-            // Without the dot of a fully qualified name, which certificates do not have.
-            Host::Name(name) => Some(name.strip_suffix('.').unwrap_or(name).to_owned()),
-            Host::Ip(ip) => Some(ip.to_string()),
-        });
-        let name = match name {
-            Some(name) => name,
-            // What the certificate is called does not matter then.
-            None if self.tls.needs_no_name() => "localhost".to_owned(),
-            None => {
-                let problem =
-                    format!("{address} has no host name for its certificate; set tls.server_name");
-                return Err(Error::config("tls.server_name", problem));
-            }
-        };
-        let problem =
-            || format!("{name:?} can't be the name of a certificate; set tls.server_name");
-        ServerName::try_from(name.clone()).map_err(|_| Error::config("tls.server_name", problem()))
-    }
-
     /// The digest of the files that are in use.
     pub(super) fn loaded(&self) -> Option<u64> {
         *lock(&self.loaded)
@@ -164,7 +157,7 @@ impl TlsContext {
     }
 
     /// Once for each certificate.
-    pub(super) fn warn_of_expiry(&self) {
+    pub(crate) fn warn_of_expiry(&self) {
         let current = self.current.load();
         let Some(material) = current.as_ref() else {
             return;
@@ -172,7 +165,7 @@ impl TlsContext {
         let identity = material.identity.iter();
         let all = identity.flat_map(|own| std::iter::once(own).chain(&own.chain));
         let soon: Vec<_> = all
-            .filter(|it| it.ends_within(self.tls.options.expiry_warning))
+            .filter(|it| it.ends_soon(self.tls.options.expiry_warning))
             .cloned()
             .collect();
         let before = std::mem::replace(&mut *lock(&self.warned), soon.clone());
@@ -180,6 +173,56 @@ impl TlsContext {
             self.counts.expiring.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%certificate, "a certificate of this side is about to expire");
         }
+    }
+
+    /// The same for the certificate of a server that there is a connection to.
+    pub(crate) fn warn_of_peer(&self, certificate: &Certificate) {
+        if !certificate.ends_soon(self.tls.options.expiry_warning) {
+            return;
+        }
+        let mut hasher = DefaultHasher::new();
+        certificate.hash(&mut hasher);
+        let mut warned = lock(&self.warned_peers);
+        if warned.len() >= MOST_WARNED {
+            warned.clear();
+        }
+        let is_new = warned.insert(hasher.finish());
+        drop(warned);
+        if is_new {
+            self.counts.peers_expiring.fetch_add(1, Ordering::Relaxed);
+            // Some have no subject, but names only.
+            let names = listed(&certificate.sans);
+            tracing::warn!(%certificate, names, "a server's certificate is about to expire");
+        }
+    }
+}
+
+impl Tls {
+    /// The name that a server at this address must have.
+    ///
+    /// # Errors
+    ///
+    /// If there is none: a Unix socket has no name of its own.
+    pub(crate) fn name_at(&self, address: &Address) -> Result<ServerName<'static>, Error> {
+        let given = self.options.server_name.clone();
+        let name = given.or_else(|| match address.as_tcp()?.host() {
+            // Without the dot of a fully qualified name, which certificates do not have.
+            Host::Name(name) => Some(name.strip_suffix('.').unwrap_or(name).to_owned()),
+            Host::Ip(ip) => Some(ip.to_string()),
+        });
+        let name = match name {
+            Some(name) => name,
+            // What the certificate is called does not matter then.
+            None if self.needs_no_name() => "localhost".to_owned(),
+            None => {
+                let problem =
+                    format!("{address} has no host name for its certificate; set tls.server_name");
+                return Err(Error::config("tls.server_name", problem));
+            }
+        };
+        let problem =
+            || format!("{name:?} can't be the name of a certificate; set tls.server_name");
+        ServerName::try_from(name.clone()).map_err(|_| Error::config("tls.server_name", problem()))
     }
 }
 

@@ -99,6 +99,10 @@ fn certificate_problem(problem: &CertificateError) -> String {
         }
         CertificateError::Expired => "it has expired".to_owned(),
         CertificateError::NotValidYet => "it is not valid yet".to_owned(),
+        CertificateError::BadSignature => {
+            "a signature does not fit: it was changed, or whoever shows it does not have its key"
+                .to_owned()
+        }
         CertificateError::UnknownIssuer => "nobody who is trusted has signed it".to_owned(),
         CertificateError::Revoked => "it is revoked".to_owned(),
         CertificateError::UnknownRevocationStatus => {
@@ -108,7 +112,8 @@ fn certificate_problem(problem: &CertificateError) -> String {
             expected,
             presented,
         } => {
-            let names = listed(presented);
+            let presented: Vec<_> = presented.iter().map(|it| bare(it)).collect();
+            let names = listed(&presented);
             format!("it is not for {} but for {names}", expected.to_str())
         }
         CertificateError::NotValidForName => "it is for another name".to_owned(),
@@ -129,6 +134,10 @@ fn certificate_problem(problem: &CertificateError) -> String {
             if text.starts_with("Maximum") {
                 return "its chain is too tangled to be followed".to_owned();
             }
+            if text.contains("NameConstraintViolation") {
+                return "an authority has signed it that may not sign for all of its names"
+                    .to_owned();
+            }
             text
         }
         other => {
@@ -139,6 +148,14 @@ fn certificate_problem(problem: &CertificateError) -> String {
             text
         }
     }
+}
+
+/// webpki writes `DnsName("a.internal")` and `IpAddress(127.0.0.1)`.
+fn bare(name: &str) -> String {
+    let inside = name
+        .split_once('(')
+        .and_then(|(_, it)| it.strip_suffix(')'));
+    inside.map_or(name, |it| it.trim_matches('"')).to_owned()
 }
 
 const NOTHING_COMMON: &str =

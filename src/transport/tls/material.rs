@@ -188,3 +188,19 @@ fn key_problem(error: &rustls::Error) -> String {
         other => format!("the key can't be used: {other}"),
     }
 }
+
+#[cfg(all(test, feature = "webpki-roots"))]
+mod tests {
+    use super::*;
+
+    /// Nobody has a certificate of theirs for a test.
+    #[test]
+    fn mozillas_roots_are_all_there() {
+        let tls = Tls::new().webpki_roots();
+        let trusted = roots(&tls.options, &Files::default()).unwrap();
+        assert_eq!(trusted.roots, webpki_roots::TLS_SERVER_ROOTS);
+        let both = tls.ca_pem(include_bytes!("p521.pem"));
+        let trusted = roots(&both.options, &Files::default()).unwrap();
+        assert_eq!(trusted.len(), webpki_roots::TLS_SERVER_ROOTS.len() + 1);
+    }
+}

@@ -69,7 +69,8 @@ pub(super) struct Options {
     pub(super) revocations: Vec<Pem>,
     pub(super) any_name: bool,
     pub(super) reload_interval: Duration,
-    pub(super) expiry_warning: Duration,
+    /// `None` goes by the certificate's lifetime.
+    pub(super) expiry_warning: Option<Duration>,
 }
 
 /// A version of TLS. Older ones are not spoken.
@@ -104,7 +105,7 @@ impl Tls {
                 revocations: Vec::new(),
                 any_name: false,
                 reload_interval: Duration::from_secs(10),
-                expiry_warning: DAY * 30,
+                expiry_warning: None,
             }),
         }
     }
@@ -224,9 +225,11 @@ impl Tls {
         self.with(|options| options.reload_interval = interval)
     }
 
-    /// From how long before its end on a certificate of this side is warned of, once in the log. Default 30 days.
+    /// From how long before its end on a certificate is warned of, once in the log: this side's, its issuers' that come with it,
+    /// and those of servers that there are connections to. 0 to ten years, whatever its lifetime. Default: 30 days, or a third of the certificate's lifetime where that is less, so that one for an hour
+    /// (SPIFFE) is warned of only when its replacement is late.
     pub fn expiry_warning(self, before: Duration) -> Self {
-        self.with(|options| options.expiry_warning = before)
+        self.with(|options| options.expiry_warning = Some(before))
     }
 
     /// The door to what is dangerous.
@@ -294,7 +297,7 @@ impl Tls {
                 "must be from 10 ms to a day",
             ));
         }
-        if options.expiry_warning > DAY * 3660 {
+        if options.expiry_warning > Some(DAY * 3660) {
             return Err(Error::config(
                 "tls.expiry_warning",
                 "must be at most ten years",

@@ -6,6 +6,7 @@ use super::super::environment::Environment;
 use super::super::token::Token;
 use super::super::{Consistency, Consul};
 use super::is_target;
+use crate::transport::dial::UnixOptions;
 
 /// Its settings as text, to compare.
 fn settings(consul: &Consul) -> String {
@@ -113,6 +114,7 @@ fn mistakes_are_named() {
         ("consul:///p?cache=", "consul.cache: the path is empty"),
         ("consul:///p?filter=%ff", "filter is no UTF-8"),
         ("consul://agent/p?agent=unix:/x", "the agent is given twice"),
+        ("consul:///p?tls=maybe", "tls must be true or false"),
         ("consul:///p?agent=ftp://x", "consul.agent: "),
         ("consul://host:99999/p", "consul.agent: "),
         (
@@ -161,6 +163,155 @@ fn the_environment_fills_what_is_open() {
         Consul::service("p").resolved(&file).token,
         Token::File("/run/t".into())
     );
+}
+
+#[test]
+fn owners_that_nobody_is_are_refused_by_name() {
+    let nobody = Consul::service("p").unix_options(UnixOptions::new().owner(u32::MAX));
+    let problem = nobody.validate().unwrap_err().to_string();
+    assert!(problem.contains("consul.unix.owner: "), "{problem}");
+}
+
+/// What comes of the options for TLS.
+#[cfg(feature = "__tls")]
+mod tls {
+    use super::*;
+    use crate::transport::tls::Tls;
+
+    const ON: (&str, &str) = ("CONSUL_HTTP_SSL", "true");
+    const CA: (&str, &str) = ("CONSUL_CACERT", "/ca.pem");
+
+    fn resolved(consul: Consul, variables: &[(&str, &str)]) -> Result<Option<Tls>, String> {
+        let resolved = consul.resolved(&Environment::made_of(variables));
+        match resolved.invalid {
+            Some((field, problem)) => Err(format!("{field}: {problem}")),
+            None => Ok(resolved.tls),
+        }
+    }
+
+    fn service() -> Consul {
+        Consul::service("p").agent("127.0.0.1:1")
+    }
+
+    #[test]
+    fn the_environment_says_whether_and_how() {
+        for on in ["1", "t", "T", "true", "TRUE", "True"] {
+            let found = resolved(service(), &[("CONSUL_HTTP_SSL", on)]);
+            assert_eq!(found, Ok(Some(Tls::new())), "{on}");
+        }
+        for off in ["", "0", "f", "F", "false", "FALSE", "False"] {
+            // What it would be done with does not matter then.
+            let variables = [
+                ("CONSUL_HTTP_SSL", off),
+                CA,
+                ("CONSUL_HTTP_SSL_VERIFY", "false"),
+                ("CONSUL_CAPATH", "/etc"),
+                ("CONSUL_CLIENT_KEY", "/k"),
+            ];
+            assert_eq!(resolved(service(), &variables), Ok(None), "{off}");
+        }
+        let all = [
+            CA,
+            ("CONSUL_CAPATH", "/etc"),
+            ("CONSUL_CLIENT_CERT", "/own.pem"),
+            ("CONSUL_CLIENT_KEY", "/own.key"),
+            ("CONSUL_TLS_SERVER_NAME", "server.dc1.consul"),
+            ("CONSUL_HTTP_SSL_VERIFY", "true"),
+        ];
+        let wanted = Tls::new()
+            .ca_file("/ca.pem")
+            .identity_files("/own.pem", "/own.key")
+            .server_name("server.dc1.consul");
+        let over = |target: &str| resolved(Consul::target(target), &all);
+        assert_eq!(over("consul:///p"), Ok(None));
+        assert_eq!(over("consul:///p?tls"), Ok(Some(wanted.clone())));
+        let https = "consul:///p?agent=https://127.0.0.1:1";
+        assert_eq!(over(https), Ok(Some(wanted.clone())));
+        let with = |more: &[_]| [&all[..], more].concat();
+        assert_eq!(resolved(service(), &with(&[ON])), Ok(Some(wanted.clone())));
+        let address = with(&[("CONSUL_HTTP_ADDR", "https://127.0.0.1:1")]);
+        assert_eq!(resolved(Consul::service("p"), &address), Ok(Some(wanted)));
+    }
+
+    #[test]
+    fn what_is_set_goes_first() {
+        let own = || Tls::new().server_name("own");
+        let rest = [
+            ON,
+            CA,
+            ("CONSUL_TLS_SERVER_NAME", "other"),
+            ("CONSUL_HTTP_SSL_VERIFY", "false"),
+        ];
+        for consul in [
+            service().tls(own()),
+            service().tls(own()).agent("https://127.0.0.1:1"),
+            Consul::target("consul:///p?tls=false").tls(own()),
+        ] {
+            assert_eq!(resolved(consul, &rest), Ok(Some(own())));
+        }
+        let off = Consul::target("consul:///p?tls=false");
+        assert_eq!(resolved(off, &rest), Ok(None));
+        // As in Consul's own client, `http` takes nothing back.
+        let http = service().agent("http://127.0.0.1:1");
+        assert_eq!(resolved(http, &[ON]), Ok(Some(Tls::new())));
+        for both in [
+            "consul:///p?agent=https://127.0.0.1:1&tls=false",
+            "consul:///p?tls=false&agent=https://127.0.0.1:1",
+        ] {
+            let problem = problem(both);
+            assert!(problem.contains("leave one of them out"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn an_agents_socket_has_no_name_of_its_own() {
+        let tls = || Tls::new().ca_pem(include_bytes!("../../../transport/tls/p521.pem"));
+        let agent = |tls| Consul::service("p").agent("unix:/run/consul.sock").tls(tls);
+        let problem = agent(tls()).validate().unwrap_err().to_string();
+        assert!(problem.contains("set tls.server_name"), "{problem}");
+        assert!(agent(tls().server_name("localhost")).validate().is_ok());
+    }
+
+    #[test]
+    fn nothing_in_the_environment_turns_verification_off() {
+        let cases = [
+            (
+                &[ON, ("CONSUL_HTTP_SSL_VERIFY", "false")][..],
+                "CONSUL_HTTP_SSL_VERIFY=false would take anybody",
+            ),
+            (
+                &[ON, CA, ("CONSUL_HTTP_SSL_VERIFY", "0")],
+                "CONSUL_HTTP_SSL_VERIFY=false would take anybody",
+            ),
+            (
+                &[ON, ("CONSUL_HTTP_SSL_VERIFY", "no")],
+                "CONSUL_HTTP_SSL_VERIFY must be true or false",
+            ),
+            (
+                &[("CONSUL_HTTP_SSL", "yes")],
+                "CONSUL_HTTP_SSL must be true or false",
+            ),
+            (
+                &[ON, ("CONSUL_CAPATH", "/etc/consul")],
+                "CONSUL_CAPATH is not supported",
+            ),
+            (
+                &[ON, ("CONSUL_CLIENT_CERT", "/own.pem")],
+                "set both, or none",
+            ),
+            (
+                &[ON, ("CONSUL_CLIENT_KEY", "/own.key")],
+                "set both, or none",
+            ),
+        ];
+        for (variables, expected) in cases {
+            let problem = resolved(service(), variables).unwrap_err();
+            assert!(problem.starts_with("consul.tls: "), "{problem}");
+            assert!(problem.contains(expected), "{problem}");
+            let consul = service().resolved(&Environment::made_of(variables));
+            assert!(consul.validate().unwrap_err().is_config());
+        }
+    }
 }
 
 proptest! {
