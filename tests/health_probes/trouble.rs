@@ -140,7 +140,8 @@ async fn a_health_service_that_gets_stuck_is_not_held_against_its_server() {
         Says::RunsOut(Code::DeadlineExceeded),
     ];
     each(ways, async |stuck| {
-        let check = hasty(HealthCheck::grpc_check());
+        // Long enough for a call meanwhile, also on a busy machine.
+        let check = hasty(HealthCheck::grpc_check()).timeout(3 * TICK);
         let rig = Rig::start(&[Says::Serving; 2], check).await;
         are(&rig.channel, &[Health::Healthy; 2]).await;
         let flips = Flips::follow(&rig.channel, 0);

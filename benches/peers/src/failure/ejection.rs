@@ -36,11 +36,18 @@ const ROUNDS: usize = 20;
 
 pub fn run(options: &Options) -> Result<(), Failure> {
     environment::print(&Placement::of(1)?)?;
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { ROUNDS });
+    let rounds = options
+        .rounds
+        .unwrap_or(if options.quick { 1 } else { ROUNDS });
     for &ending in Ending::ALL {
-        println!("#### connections end with {}\n", ending.name().to_uppercase());
-        println!("| client | runs | calls failed, median | runs without | time to eject, median | worst |");
-        println!("|---|---:|---:|---:|---:|---:|");
+        println!(
+            "#### connections end with {}\n",
+            ending.name().to_uppercase()
+        );
+        println!(
+            "| client | runs | µs from call to call | calls failed, median | runs without | time to eject, median | worst |"
+        );
+        println!("|---|---:|---:|---:|---:|---:|---:|");
         for client in or(&options.clients, FailureClient::ALL) {
             let mut runs = Vec::new();
             for round in 0..rounds {
@@ -63,6 +70,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 /// What came of one run.
 #[derive(Clone, Copy)]
 struct Run {
+    /// From one call to the next, while nothing failed: what the time to eject is seen by.
+    pace: Duration,
     failed: usize,
     /// From the fault to the beginning of the last call that failed; 0 if none did. `None` if that never ends.
     ejected: Option<Duration>,
@@ -70,16 +79,21 @@ struct Run {
 
 impl Run {
     fn parse(text: &str) -> Result<Self, Failure> {
-        let (failed, micros) = text.split_once(' ').ok_or("no figures")?;
-        let micros: i64 = micros.parse()?;
+        let figures: Result<Vec<i64>, _> = text.split(' ').map(str::parse).collect();
+        let &[pace, failed, micros] = &*figures? else {
+            return Err(format!("no figures: {text}").into());
+        };
         Ok(Self {
-            failed: failed.parse()?,
+            pace: Duration::from_micros(u64::try_from(pace)?),
+            failed: usize::try_from(failed)?,
             ejected: u64::try_from(micros).ok().map(Duration::from_micros),
         })
     }
 }
 
 fn row(mut runs: Vec<Run>) -> String {
+    runs.sort_by_key(|run| run.pace);
+    let pace = runs[runs.len() / 2].pace.as_micros();
     let without = runs.iter().filter(|run| run.failed == 0).count();
     runs.sort_by_key(|run| run.failed);
     let failed = runs[runs.len() / 2].failed;
@@ -90,7 +104,10 @@ fn row(mut runs: Vec<Run>) -> String {
         Some(time) => format!("{:.2} ms", time.as_secs_f64() * 1e3),
     };
     let (median, worst) = (words(&runs[runs.len() / 2]), words(&runs[runs.len() - 1]));
-    format!("{} | {failed} | {without} | {median} | {worst}", runs.len())
+    format!(
+        "{} | {pace} | {failed} | {without} | {median} | {worst}",
+        runs.len()
+    )
 }
 
 /// The client process's part.
@@ -129,7 +146,7 @@ pub fn client(options: &Options) -> Result<(), Failure> {
         .build()?;
     let run = runtime.block_on(client.connect(&target, Ejection { servers, bystander }))??;
     let micros = run.ejected.map_or(-1, |it| it.as_micros() as i64);
-    println!("{} {micros}", run.failed);
+    println!("{} {} {micros}", run.pace.as_micros(), run.failed);
     runtime.shutdown_background();
     Ok(())
 }
@@ -153,22 +170,28 @@ impl Job for Ejection {
     type Output = Result<Run, Failure>;
 
     async fn run(self, mut client: impl Calls) -> Self::Output {
-        let mut failed = Vec::new();
+        let (mut before, mut failed) = (0, Vec::new());
         let start = Instant::now();
-        let mut calls = tokio::spawn(async move {
+        let calls = tokio::spawn(async move {
             while start.elapsed() < BEFORE + AFTER {
                 let began = Instant::now();
                 if client.call().await.is_err() {
                     failed.push(began);
                 }
+                if start.elapsed() < BEFORE {
+                    before += 1;
+                }
             }
-            failed
+            (before, failed)
         });
         tokio::time::sleep(BEFORE).await;
         self.servers[0].signal(Signal::SIGKILL)?;
-        let failed = (&mut calls).await?;
+        let (before, failed) = calls.await?;
         let end = Instant::now();
-        let fault = self.bystander.join().map_err(|_| "the bystander panicked")?;
+        let fault = self
+            .bystander
+            .join()
+            .map_err(|_| "the bystander panicked")?;
         if failed.first().is_some_and(|began| *began + TIMEOUT < fault) {
             return Err("a call failed before the fault".into());
         }
@@ -178,6 +201,7 @@ impl Job for Ejection {
             last => Some(last.map_or(Duration::ZERO, |it| it.saturating_duration_since(fault))),
         };
         Ok(Run {
+            pace: BEFORE / before.max(1),
             failed: failed.len(),
             ejected,
         })
