@@ -7,6 +7,8 @@
 //! | `trouble` | health services that are missing, stuck, dying, forbidden or restless |
 //! | `kinds` | probes over HTTP, over TCP and of one's own |
 //! | `streams` | what a health check costs, and how it ends |
+//! | `load` | that a question which stays open is no call |
+//! | `rhythm` | how often endpoints are asked, how many answers it takes, and by how many tasks |
 //! | `sets` | the first answer, discovery, panic, and what a word is worth |
 //! | `clinic`, `rig` | health services that count; servers with them, under one channel |
 
@@ -35,10 +37,14 @@ mod clinic;
 mod grpcio;
 #[path = "health_probes/kinds.rs"]
 mod kinds;
+#[path = "health_probes/load.rs"]
+mod load;
 #[path = "tls/log.rs"]
 mod log;
 #[path = "health_probes/real.rs"]
 mod real;
+#[path = "health_probes/rhythm.rs"]
+mod rhythm;
 #[path = "health_probes/rig.rs"]
 mod rig;
 #[path = "health_probes/sets.rs"]

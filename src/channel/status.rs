@@ -82,9 +82,9 @@ pub struct EndpointStatus {
     pub idle_connections: usize,
     /// Connections that only finish their calls.
     pub draining_connections: usize,
-    /// Calls on its connections.
+    /// Calls on its connections. Health checks are none.
     pub in_flight: usize,
-    /// Calls that its connections have room for.
+    /// Calls that its connections have room for; a health check under way takes the room of one.
     pub free_streams: usize,
     /// Calls that wait for a stream.
     pub waiting: usize,

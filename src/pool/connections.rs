@@ -102,6 +102,8 @@ pub(crate) struct Pooled {
     /// Its place among deadpool's; taken when it goes home or retires.
     pub(super) object: Mutex<Option<Object<Manager>>>,
     pub(super) room: Arc<Room>,
+    /// Slots that health checks have.
+    pub(super) questions: AtomicUsize,
 }
 
 /// A snapshot for `status()`.
@@ -202,6 +204,7 @@ impl Pool {
             born: made.born,
             object: Mutex::new(Some(object)),
             room: Arc::clone(&self.room),
+            questions: AtomicUsize::new(0),
         });
         let room = match pooled.connection.slots().admit() {
             Some(room) if !book.closed => room,
@@ -326,7 +329,7 @@ impl Pool {
             open: open.len(),
             idle: self.objects.status().size.saturating_sub(open.len()),
             draining: draining.len(),
-            in_flight: all.map(|it| it.connection.slots().in_flight()).sum(),
+            in_flight: all.map(|it| it.calls()).sum(),
             room: self.room.available(),
             waiting: self.queue.len(),
             #[cfg(feature = "__tls")]
@@ -341,6 +344,14 @@ impl Pool {
 impl Pooled {
     fn has_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|at| at <= now)
+    }
+
+    /// The calls that have its slots.
+    fn calls(&self) -> usize {
+        // Two words, read one after the other: health checks come and go between.
+        let questions = self.questions.load(Ordering::Relaxed);
+        let slots = self.connection.slots().in_flight();
+        slots.saturating_sub(questions)
     }
 
     /// Takes it out of deadpool's count.

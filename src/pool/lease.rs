@@ -13,7 +13,11 @@ use super::connections::{Pool, Pooled, Queue};
 /// One stream slot on one connection, until it is dropped. Holds the connection open.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Lease(Arc<Pooled>);
+pub(crate) struct Lease {
+    pooled: Arc<Pooled>,
+    /// It is not a call's.
+    is_question: bool,
+}
 
 /// Why there is no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,20 +32,32 @@ pub(crate) enum LeaseError {
 
 impl Lease {
     pub(crate) fn connection(&self) -> &Connection {
-        &self.0.connection
+        &self.pooled.connection
+    }
+
+    /// Takes the slot for a health check's, which is no call in flight.
+    pub(crate) fn for_a_question(mut self) -> Self {
+        if !self.is_question {
+            self.is_question = true;
+            self.pooled.questions.fetch_add(1, Ordering::Relaxed);
+        }
+        self
     }
 
     /// The connection's number at its endpoint, from 1 on.
     pub(crate) fn connection_id(&self) -> u64 {
-        self.0.id
+        self.pooled.id
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let room = self.0.connection.slots().release();
+        let room = self.pooled.connection.slots().release();
+        if self.is_question {
+            self.pooled.questions.fetch_sub(1, Ordering::Relaxed);
+        }
         if room > 0 {
-            self.0.room.gained(room);
+            self.pooled.room.gained(room);
         }
     }
 }
@@ -79,7 +95,10 @@ impl Pool {
         loop {
             let open = self.open.load();
             if let Some(free) = open.iter().find(|it| it.connection.slots().claim()) {
-                return Some(Lease(Arc::clone(free)));
+                return Some(Lease {
+                    pooled: Arc::clone(free),
+                    is_question: false,
+                });
             }
             // The room may be on a connection that was opened in between: others took what was left here.
             if Arc::ptr_eq(&open, &self.open.load()) {

@@ -52,15 +52,24 @@ enum Heard {
 impl Patient {
     /// Asks until it is dropped: the endpoint has lost its connection, or is gone.
     pub(super) async fn attend(self) {
-        if matches!(self.means.check.kind, Kind::Watch) {
-            self.be_told().await;
+        loop {
+            if matches!(self.means.check.kind, Kind::Watch) {
+                self.be_told().await;
+            }
+            self.be_asked().await;
+            // What is behind a proxy can be replaced by a server that has one, and the connection stays.
+            sleep(self.means.check.rarely(fastrand::f64())).await;
         }
+    }
+
+    /// As long as there is somebody to be asked.
+    async fn be_asked(&self) {
         loop {
             match self.ask().await {
                 Heard::NoService => {
                     self.learn(Answer::Untold);
                     self.tell("it has no health service: it counts as healthy");
-                    return std::future::pending().await;
+                    return;
                 }
                 Heard::Answer(answer) => self.learn(answer),
                 Heard::Busy => self.leave_open(),
@@ -165,7 +174,8 @@ impl Patient {
 
     /// A stream, waited for like a call's.
     pub(super) async fn lease(&self) -> Option<Lease> {
-        self.subchannel.pool.lease().await.ok()
+        let lease = self.subchannel.pool.lease().await.ok()?;
+        Some(lease.for_a_question())
     }
 
     pub(super) fn learn(&self, answer: Answer) {

@@ -21,8 +21,12 @@ use super::Probe;
 ///   time doubles each time it falls ill, up to 60 s, and is forgotten once it has been well for so long.
 /// - A probe without any answer in its time, or whose answer breaks off, does not count while calls are answered: it is
 ///   the health service that is stuck or gone, then, and not the server.
-/// - A server without a health service is well (gRFC A17); so is one that does not let this client ask. The log says so
-///   once.
+/// - A server without a health service is well (gRFC A17), and is asked again after thirty [intervals](Self::interval)
+///   or on a new connection; one that does not let this client ask is well, too. The log says so once.
+///
+/// What is asked is no call: it does not count as one in flight, no limit on calls holds for it, and
+/// [`close`](crate::Channel::close) does not wait for it. The connection over which a server tells of its health stays
+/// open, also with [`min_connections(0)`](crate::PoolOptions::min_connections).
 ///
 /// Frozen servers and networks are found by [`Keepalive`](crate::Keepalive) and by calls that have no answer in their
 /// time; a watched server that freezes says nothing.
@@ -62,6 +66,10 @@ pub(super) const JITTER: f64 = 0.1;
 /// Shorter intervals are a load, not a check.
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many intervals a server without a health service is left alone for. A policy of its own: Envoy takes the answer for a
+/// failure and goes on asking; grpc-go does not ask again on the same connection.
+const RARELY: u32 = 30;
 
 impl HealthCheck {
     /// gRPC's health service, `grpc.health.v1.Health`: the server tells by itself when its health changes (`Watch`), over
@@ -194,6 +202,43 @@ impl HealthCheck {
             true => self.unhealthy_interval.min(self.interval),
             false => self.interval,
         };
-        interval.mul_f64(1.0 + JITTER * (2.0 * random - 1.0))
+        vary(interval, random)
+    }
+
+    /// The time until a server without a health service is asked again.
+    pub(super) fn rarely(&self, random: f64) -> Duration {
+        vary(self.interval.saturating_mul(RARELY), random)
+    }
+}
+
+fn vary(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(1.0 + JITTER * (2.0 * random - 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// Whether these are the pauses with the least and the most jitter, to a microsecond.
+    fn spans(pause: impl Fn(f64) -> Duration, least: f64, most: f64) -> bool {
+        let near = |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_micros(1);
+        near(pause(0.0), secs(least)) && near(pause(1.0), secs(most))
+    }
+
+    #[test]
+    fn pauses_vary_by_a_tenth_and_are_shorter_while_it_is_undecided() {
+        let check = HealthCheck::grpc()
+            .interval(secs(10.0))
+            .unhealthy_interval(secs(2.0));
+        assert!(spans(|random| check.pause(false, random), 9.0, 11.0));
+        assert!(spans(|random| check.pause(true, random), 1.8, 2.2));
+        // Nobody wants what is ill asked less often.
+        let check = check.unhealthy_interval(secs(60.0));
+        assert!(spans(|random| check.pause(true, random), 9.0, 11.0));
+        assert!(spans(|random| check.rarely(random), 270.0, 330.0));
     }
 }

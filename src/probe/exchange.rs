@@ -183,11 +183,7 @@ fn silence_of(code: Code, headers: &http::HeaderMap) -> Result<(), Silence> {
                 Some(message) => format!("the health service answered {code:?}: {message}"),
                 None => format!("the health service answered {code:?}"),
             };
-            match code {
-                // Servers that read `grpc-timeout` end what is late, and may be quicker than this side's own clock.
-                Code::Cancelled | Code::DeadlineExceeded => Silence::Broken(why),
-                _ => Silence::Failed(why),
-            }
+            Silence::Failed(why)
         }
     })
 }

@@ -54,8 +54,14 @@ pub(super) async fn watch(patient: &Patient) -> Over {
         let next = tokio::select! {
             biased;
             next = statements.next() => next,
-            // A server that is shutting down waits for this stream.
-            () = lease.connection().ended() => return Over::Moved,
+            () = lease.connection().has_fewer_than(FEW) => {
+                return match lease.connection().end() {
+                    // A server that is shutting down waits for this stream.
+                    Some(_) => Over::Moved,
+                    // Its limit has fallen.
+                    None => Over::MustBeAsked,
+                };
+            }
         };
         match next {
             Ok(Some(serving)) => learn(patient, serving),

@@ -18,7 +18,7 @@ use trunkline::{
     ProbeFuture, ProbeTarget, SocketDialer,
 };
 
-use super::rig::{LIMIT, TICK, often};
+use super::rig::{LIMIT, TICK, each, often};
 use crate::client::calls::{endpoint, unary};
 use crate::client::health::{about, are, is, said, shares};
 use crate::support::h2_server::H2Peer;
@@ -57,16 +57,15 @@ impl Service<Request<Body>> for Page {
 #[tokio::test]
 async fn http_is_well_from_200_to_299() {
     let leaks = LeakCheck::start().await;
-    let (says, page) = watch::channel(StatusCode::OK);
-    let a = EchoServer::builder("a")
-        .beside(Routes::new(Page(page)))
-        .tcp();
-    let (_says, page) = watch::channel(StatusCode::NO_CONTENT);
-    let b = EchoServer::builder("b")
-        .beside(Routes::new(Page(page)))
-        .tcp();
-    for ill in [503, 404, 302, 401] {
-        says.send_replace(StatusCode::OK);
+    each([503, 404, 302, 401], async |ill| {
+        let (says, page) = watch::channel(StatusCode::OK);
+        let a = EchoServer::builder("a")
+            .beside(Routes::new(Page(page)))
+            .tcp();
+        let (_says, page) = watch::channel(StatusCode::NO_CONTENT);
+        let b = EchoServer::builder("b")
+            .beside(Routes::new(Page(page)))
+            .tcp();
         let connector = Connector::endpoints([endpoint(&a), endpoint(&b)]);
         let check = often(HealthCheck::http("/health/ready?full"));
         let channel = connector.health_check(check).connect().await.unwrap();
@@ -81,8 +80,8 @@ async fn http_is_well_from_200_to_299() {
             says.send_replace(StatusCode::OK);
             are(&channel, &[Health::Healthy; 2]).await;
         }
-    }
-    drop((a, b));
+    })
+    .await;
     leaks.finish().await;
 }
 
@@ -154,10 +153,11 @@ async fn tcp_probes_open_a_connection_and_close_it() {
     let leaks = LeakCheck::start().await;
     let scratch = Scratch::new();
     let path = scratch.path("a.sock");
-    for server in [
+    let servers = [
         EchoServer::start_tcp("a"),
         EchoServer::start_unix("a", path),
-    ] {
+    ];
+    each(servers, async |server| {
         let gate = Gate::default();
         let connector = Connector::endpoints([endpoint(&server)]).dialer(gate.clone());
         let connector = connector.health_check(often(HealthCheck::tcp()));
@@ -176,7 +176,8 @@ async fn tcp_probes_open_a_connection_and_close_it() {
         about(&shares(&channel, [&server], 5).await, &[5]);
         gate.shut.store(false, SeqCst);
         is(&channel, 0, Health::Healthy).await;
-    }
+    })
+    .await;
     leaks.finish().await;
 }
 
@@ -238,13 +239,14 @@ impl Probe for Own {
 #[tokio::test]
 async fn probes_of_ones_own_are_believed() {
     let leaks = LeakCheck::start().await;
-    let [a, b] = ["a", "b"].map(EchoServer::start_tcp);
-    for (does, reason) in [
+    let ways = [
         (Does::Fails, "the disk is full"),
         (Does::NeverAnswers, "no answer within 100ms"),
         (Does::Panics, "the probe panicked"),
         (Does::PanicsAtOnce, "the probe panicked"),
-    ] {
+    ];
+    each(ways, async |(does, reason)| {
+        let [a, b] = ["a", "b"].map(EchoServer::start_tcp);
         let own = Own::new(Does::Well);
         let endpoints = [endpoint(&a).metadata("patient", "yes"), endpoint(&b)];
         let check = often(HealthCheck::custom(own.clone())).timeout(TICK);
@@ -261,16 +263,16 @@ async fn probes_of_ones_own_are_believed() {
         }
         drop(channel);
         wait_until(LIMIT, || Arc::strong_count(&own.running) == 1).await;
-    }
-    drop((a, b));
+    })
+    .await;
     leaks.finish().await;
 }
 
 /// A panic before the first answer must not keep calls waiting for ever.
 #[tokio::test]
 async fn a_probe_that_panics_keeps_no_call() {
-    for does in [Does::Panics, Does::PanicsAtOnce] {
-        let leaks = LeakCheck::start().await;
+    let leaks = LeakCheck::start().await;
+    each([Does::Panics, Does::PanicsAtOnce], async |does| {
         let server = EchoServer::start_tcp("a");
         let own = Own::new(does);
         let connector = Connector::endpoints([endpoint(&server).metadata("patient", "yes")]);
@@ -282,6 +284,7 @@ async fn a_probe_that_panics_keeps_no_call() {
         own.does.send_replace(Does::Well);
         is(&channel, 0, Health::Healthy).await;
         drop((channel, server));
-        leaks.finish().await;
-    }
+    })
+    .await;
+    leaks.finish().await;
 }

@@ -4,15 +4,15 @@ use tonic_health::ServingStatus;
 use trunkline::{Connector, Health, HealthCheck, HealthSource};
 
 use super::clinic::Clinic;
-use super::rig::{LIMIT, both, endpoints, often, servers};
+use super::rig::{LIMIT, both, each, endpoints, often, servers};
 use crate::client::health::{about, are, is, said, shares};
 use crate::support::leak::LeakCheck;
 use crate::support::wait::wait_until;
 
 #[tokio::test]
 async fn calls_follow_what_servers_say() {
-    for check in both() {
-        let leaks = LeakCheck::start().await;
+    let leaks = LeakCheck::start().await;
+    each(both(), async |check| {
         let ((reporter, a), (_other, b)) = (Clinic::real(), Clinic::real());
         let clinics = [a, b];
         let servers = servers(&clinics);
@@ -53,8 +53,9 @@ async fn calls_follow_what_servers_say() {
             assert_eq!(clinic.peak(), 1, "one question at a time");
         }
         drop((channel, servers));
-        leaks.finish().await;
-    }
+    })
+    .await;
+    leaks.finish().await;
 }
 
 /// Told by the server, a client asks once.
@@ -85,8 +86,8 @@ async fn a_watch_is_one_question() {
 
 #[tokio::test]
 async fn one_service_of_a_server_is_asked_for() {
-    for check in both() {
-        let leaks = LeakCheck::start().await;
+    let leaks = LeakCheck::start().await;
+    each(both(), async |check| {
         let ((reporter, a), (other, b)) = (Clinic::real(), Clinic::real());
         other
             .set_service_status("payments", ServingStatus::Serving)
@@ -117,6 +118,7 @@ async fn one_service_of_a_server_is_asked_for() {
             assert!(asked.iter().all(|it| it.service == "payments"));
         }
         drop((channel, servers));
-        leaks.finish().await;
-    }
+    })
+    .await;
+    leaks.finish().await;
 }

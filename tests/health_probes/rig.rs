@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use trunkline::{Channel, Connector, Endpoint, HealthCheck};
 
 use super::clinic::{Clinic, Says};
@@ -24,6 +25,12 @@ pub fn often(check: HealthCheck) -> HealthCheck {
 /// Both ways to ask gRPC's health service.
 pub fn both() -> [HealthCheck; 2] {
     [HealthCheck::grpc(), HealthCheck::grpc_check()].map(often)
+}
+
+/// Does this for each case, all of them at once: most of it is waiting for intervals and for the second of being well that
+/// comes before more calls. Servers and channels are each case's own.
+pub async fn each<T>(cases: impl IntoIterator<Item = T>, test: impl AsyncFn(T)) {
+    join_all(cases.into_iter().map(async |case| test(case).await)).await;
 }
 
 #[derive(Debug)]
@@ -53,6 +60,11 @@ impl Rig {
             servers,
             clinics,
         }
+    }
+
+    /// A server's address, as the log has it.
+    pub fn address(&self, nth: usize) -> String {
+        self.servers[nth].addr().to_string()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use trunkline::{Connector, Endpoint, Health, HealthCheck, HealthSource, Influence, State};
 
 use super::clinic::{Clinic, Says};
-use super::rig::{LIMIT, Rig, both, endpoints, often, servers};
+use super::rig::{LIMIT, Rig, both, each, endpoints, often, servers};
 use crate::client::calls::{endpoint, slow, unary};
 use crate::client::health::{about, are, is, said, shares, status};
 use crate::client::told::Told;
@@ -72,8 +72,8 @@ async fn a_server_that_begins_ill_gets_no_call() {
 
 #[tokio::test]
 async fn endpoints_that_leave_are_asked_no_more() {
-    for check in both() {
-        let leaks = LeakCheck::start().await;
+    let leaks = LeakCheck::start().await;
+    each(both(), async |check| {
         let clinics = [Says::Serving; 2].map(Clinic::that);
         let servers = servers(&clinics);
         let (teller, told) = Told::saying(Ok(endpoints(&servers)));
@@ -101,8 +101,9 @@ async fn endpoints_that_leave_are_asked_no_more() {
         are(&channel, &[Health::Healthy, Health::Disconnected]).await;
         wait_equal(LIMIT, 0, || servers[1].journal().open()).await;
         drop((channel, servers));
-        leaks.finish().await;
-    }
+    })
+    .await;
+    leaks.finish().await;
 }
 
 #[tokio::test]

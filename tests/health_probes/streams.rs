@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tonic::Code;
-use trunkline::{Channel, Connector, Health, HealthCheck, PoolOptions};
+use trunkline::{Channel, Connector, Health, HealthCheck, Keepalive, PoolOptions};
 
 use super::clinic::{Clinic, Says};
-use super::rig::{LIMIT, Rig, both, endpoints, often, servers};
+use super::rig::{LIMIT, Rig, TICK, both, each, endpoints, often, servers};
 use crate::client::calls::{hang, unary};
 use crate::client::health::{about, endpoint, is, shares};
+use crate::support::chaos::{Chaos, Flow, Toxics};
 use crate::support::leak::LeakCheck;
 use crate::support::server::EchoServer;
 use crate::support::wait::{wait_equal, wait_until, within};
@@ -229,5 +230,43 @@ async fn a_server_that_comes_back_is_asked_again() {
         "the other one is not asked again"
     );
     drop(rig);
+    leaks.finish().await;
+}
+
+/// Nobody calls. A `Watch` is a stream, so PINGs are sent beside it, and find a server that went silent; it is back once it
+/// has answered, and not when it can be connected to.
+#[tokio::test]
+async fn a_silent_server_is_left_and_not_used_before_it_answers() {
+    let leaks = LeakCheck::start().await;
+    each(both(), async |check| {
+        let clinic = Clinic::that(Says::Serving);
+        let server = EchoServer::builder("a").beside(clinic.routes()).tcp();
+        let proxy = Chaos::tcp(server.addr(), 1);
+        let keepalive = Keepalive::every(TICK).timeout(TICK).allow_frequent();
+        let channel = Connector::tcp(proxy.addr().to_string())
+            .keepalive(keepalive)
+            .pool(PoolOptions::new().connect_timeout(TICK))
+            .health_check(check)
+            .connect()
+            .await
+            .unwrap();
+        is(&channel, 0, Health::Healthy).await;
+        let seen = endpoint(&channel, 0).connection_attempts_succeeded;
+        proxy.set(Toxics {
+            flow: Flow::Swallow,
+            ..Toxics::default()
+        });
+        is(&channel, 0, Health::Disconnected).await;
+        // It can be connected to: the proxy accepts.
+        wait_until(LIMIT, || proxy.accepted() >= 4).await;
+        let silent = endpoint(&channel, 0);
+        assert_eq!(silent.health.health, Health::Disconnected);
+        assert_eq!(silent.connection_attempts_succeeded, seen);
+        proxy.set(Toxics::default());
+        is(&channel, 0, Health::Healthy).await;
+        unary(&channel, 1).await.unwrap();
+        drop((channel, proxy, server));
+    })
+    .await;
     leaks.finish().await;
 }

@@ -9,7 +9,7 @@ use trunkline::{Connector, Credentials, Health, HealthCheck, HealthSource};
 
 use super::clinic::{Clinic, Says};
 use super::log::Log;
-use super::rig::{LIMIT, Rig, TICK, both, endpoints, often, servers};
+use super::rig::{LIMIT, Rig, TICK, both, each, endpoints, often, servers};
 use crate::client::calls::{endpoint, unary};
 use crate::client::health::{Flips, about, are, is, said, shares, status};
 use crate::support::leak::LeakCheck;
@@ -82,12 +82,35 @@ async fn a_server_without_a_health_service_is_well_and_is_left_alone() {
     }
 }
 
+/// Behind a proxy a server can be replaced by one that has a health service, and the connection stays. It is found out
+/// some thirty intervals later.
+#[tokio::test]
+async fn a_server_that_gains_a_health_service_is_asked_again() {
+    let leaks = LeakCheck::start().await;
+    let log = Log::start();
+    each(both(), async |check| {
+        let rig = Rig::start(&[Says::Fails(Code::Unimplemented); 2], check).await;
+        are(&rig.channel, &[Health::Healthy; 2]).await;
+        rig.clinics[0].say(Says::NotServing);
+        are(&rig.channel, &[Health::Ejected, Health::Healthy]).await;
+        about(&shares(&rig.channel, &rig.servers, 10).await, &[0, 10]);
+        for nth in [0, 1] {
+            assert_eq!(rig.servers[nth].journal().accepted(), 1);
+            assert_eq!(log.warnings(&rig.address(nth)), 1, "said once");
+        }
+    })
+    .await;
+    log.end();
+    leaks.finish().await;
+}
+
 /// The first call waits for the health service no longer than that may take.
 #[tokio::test]
 async fn a_health_service_that_never_answers_delays_the_first_call_only() {
-    for check in [HealthCheck::grpc(), HealthCheck::grpc_check()].map(hasty) {
-        let leaks = LeakCheck::start().await;
-        let log = Log::start();
+    let leaks = LeakCheck::start().await;
+    let log = Log::start();
+    let ways = [HealthCheck::grpc(), HealthCheck::grpc_check()].map(hasty);
+    each(ways, async |check| {
         let rig = Rig::start(&[Says::Nothing], check).await;
         assert_eq!(rig.clinics[0].times(), 1, "it was asked first");
         let began = Instant::now();
@@ -98,24 +121,27 @@ async fn a_health_service_that_never_answers_delays_the_first_call_only() {
             tokio::task::yield_now().await;
         }
         assert!(rig.clinics[0].times() <= most(began));
-        assert!(log.count("WARN") <= 1);
-        drop(rig);
-        log.end();
-        leaks.finish().await;
-    }
+        assert!(log.warnings(&rig.address(0)) <= 1);
+    })
+    .await;
+    assert!(log.count("WARN") <= 2, "one for each channel");
+    log.end();
+    leaks.finish().await;
 }
 
 /// Servers may end the answer by themselves when the time that they were told is over, in two ways.
 #[tokio::test]
 async fn a_health_service_that_gets_stuck_is_not_held_against_its_server() {
-    for stuck in [
+    let leaks = LeakCheck::start().await;
+    let log = Log::start();
+    let ways = [
         Says::Nothing,
         Says::RunsOut(Code::Cancelled),
         Says::RunsOut(Code::DeadlineExceeded),
-    ] {
-        let leaks = LeakCheck::start().await;
-        let log = Log::start();
-        let check = hasty(HealthCheck::grpc_check());
+    ];
+    each(ways, async |stuck| {
+        // Long enough for a call meanwhile, also on a busy machine.
+        let check = hasty(HealthCheck::grpc_check()).timeout(3 * TICK);
         let rig = Rig::start(&[Says::Serving; 2], check).await;
         are(&rig.channel, &[Health::Healthy; 2]).await;
         let flips = Flips::follow(&rig.channel, 0);
@@ -130,11 +156,13 @@ async fn a_health_service_that_gets_stuck_is_not_held_against_its_server() {
         }
         assert!(rig.clinics[0].times() - before <= most(began));
         assert_eq!(flips.seen(), []);
-        assert!(log.count("WARN") <= 1);
-        drop((flips, rig));
-        log.end();
-        leaks.finish().await;
-    }
+        assert!(log.warnings(&rig.address(0)) <= 1);
+        assert_eq!(log.warnings(&rig.address(1)), 0);
+    })
+    .await;
+    assert!(log.count("WARN") <= 3, "one for each channel");
+    log.end();
+    leaks.finish().await;
 }
 
 /// Without calls nobody knows that the server works. It is out after three questions without an answer, and back once
@@ -162,8 +190,8 @@ async fn a_server_that_answers_nothing_is_out_when_nobody_calls() {
 /// It changes its word ten times a second. It is out with the first change, and never well for long enough to be back.
 #[tokio::test]
 async fn a_restless_server_is_left_alone_and_the_others_share_its_calls() {
-    for check in both() {
-        let leaks = LeakCheck::start().await;
+    let leaks = LeakCheck::start().await;
+    each(both(), async |check| {
         let rig = Rig::start(&[Says::Serving; 3], check).await;
         are(&rig.channel, &[Health::Healthy; 3]).await;
         let flips = Flips::follow(&rig.channel, 0);
@@ -196,8 +224,9 @@ async fn a_restless_server_is_left_alone_and_the_others_share_its_calls() {
         assert_eq!(restless, 0, "{calls:?}");
         assert_eq!(flips.seen(), [Health::Ejected], "and never back");
         drop((flips, rig));
-        leaks.finish().await;
-    }
+    })
+    .await;
+    leaks.finish().await;
 }
 
 /// It says that it serves, then its answer ends with an error, each time.
@@ -225,9 +254,9 @@ async fn a_health_service_that_dies_after_each_word_is_believed() {
 /// It fails each time that it is asked: out after three times, when others are there for the calls.
 #[tokio::test]
 async fn a_health_service_that_fails_is_believed_after_three_times() {
-    for check in both() {
-        let leaks = LeakCheck::start().await;
-        let log = Log::start();
+    let leaks = LeakCheck::start().await;
+    let log = Log::start();
+    each(both(), async |check| {
         let rig = Rig::start(&[Says::Fails(Code::Internal), Says::Serving], check.clone()).await;
         let status = is(&rig.channel, 0, Health::Ejected).await;
         let (source, reason) = said(&status);
@@ -240,23 +269,24 @@ async fn a_health_service_that_fails_is_believed_after_three_times() {
         about(&shares(&rig.channel, &rig.servers, 10).await, &[0, 10]);
         rig.clinics[0].say(Says::Serving);
         is(&rig.channel, 0, Health::Healthy).await;
-        assert!(log.count("WARN") <= 1);
+        assert!(log.warnings(&rig.address(0)) <= 1);
         drop(rig);
         // On its own, it keeps its calls.
         let rig = Rig::start(&[Says::Fails(Code::Internal)], check).await;
         is(&rig.channel, 0, Health::Tolerated).await;
         about(&shares(&rig.channel, &rig.servers, 10).await, &[10]);
-        drop(rig);
-        log.end();
-        leaks.finish().await;
-    }
+    })
+    .await;
+    assert!(log.count("WARN") <= 2, "one for each way to ask");
+    log.end();
+    leaks.finish().await;
 }
 
 #[tokio::test]
 async fn one_that_may_not_ask_takes_the_server_for_well() {
-    for check in both() {
-        let leaks = LeakCheck::start().await;
-        let log = Log::start();
+    let leaks = LeakCheck::start().await;
+    let log = Log::start();
+    each(both(), async |check| {
         let clinics = [Clinic::private(Says::NotServing, "secret")];
         let servers = servers(&clinics);
         let connector = Connector::endpoints(endpoints(&servers)).health_check(check);
@@ -266,12 +296,13 @@ async fn one_that_may_not_ask_takes_the_server_for_well() {
         wait_until(LIMIT, || clinics[0].times() >= 4).await;
         is(&channel, 0, Health::Healthy).await;
         about(&shares(&channel, &servers, 5).await, &[5]);
-        assert_eq!(log.count("can't be asked"), 1);
-        assert_eq!(log.count("WARN"), 1);
-        drop((channel, servers));
-        log.end();
-        leaks.finish().await;
-    }
+        assert_eq!(log.warnings(&servers[0].addr().to_string()), 1);
+    })
+    .await;
+    assert_eq!(log.count("can't be asked"), 2, "once for each endpoint");
+    assert_eq!(log.count("WARN"), 2);
+    log.end();
+    leaks.finish().await;
 }
 
 #[tokio::test]

@@ -42,6 +42,13 @@ impl Log {
         all.lines().filter(|line| line.contains(text)).count()
     }
 
+    /// How many warnings name this endpoint so far.
+    pub fn warnings(&self, endpoint: &str) -> usize {
+        let all = self.lines.text();
+        let of_it = |line: &&str| line.contains("WARN") && line.contains(endpoint);
+        all.lines().filter(of_it).count()
+    }
+
     /// Gives all of it.
     pub fn end(self) -> String {
         drop(self.guard);

@@ -58,6 +58,8 @@ fn run() -> Result<(), Failure> {
         "client" => compare::client(&options),
         "failures" => failure::run(&options),
         "failure-client" => failure::client(&options),
+        "ejection" => failure::ejection::run(&options),
+        "ejection-client" => failure::ejection::client(&options),
         "handshake" => handshake::run(&options),
         "handshake-client" => handshake::client(&options),
         "many" => many::run(&options),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::Failure;
+use crate::failure::ejection::Ending;
 use crate::failure::{FailureClient, Scenario};
 use crate::handshake::Sessions;
 use crate::many::ManyClient;
@@ -113,6 +114,8 @@ pub struct Options {
     /// Of `failures`.
     pub scenarios: Vec<Scenario>,
     pub clients: Vec<FailureClient>,
+    /// Of `ejection`.
+    pub endings: Vec<Ending>,
     /// Of `many`.
     pub many_clients: Vec<ManyClient>,
     /// Of `tails`.
@@ -136,6 +139,8 @@ pub struct ServeOptions {
     pub tickets: bool,
     /// Whether each connection ends after its first call.
     pub one_call: bool,
+    /// Whether connections end with RST.
+    pub reset: bool,
     /// Whether to end with the process that started it.
     pub child: bool,
 }
@@ -162,6 +167,7 @@ impl Options {
             sessions: Vec::new(),
             scenarios: Vec::new(),
             clients: Vec::new(),
+            endings: Vec::new(),
             many_clients: Vec::new(),
             tail_cases: Vec::new(),
             tail_clients: Vec::new(),
@@ -175,6 +181,7 @@ impl Options {
                 credentials: None,
                 tickets: true,
                 one_call: false,
+                reset: false,
                 child: false,
             },
         }
@@ -218,6 +225,7 @@ impl Options {
             "at" => self.at = list(parser)?,
             "scenario" => self.scenarios = list(parser)?,
             "client" => self.clients = list(parser)?,
+            "ending" => self.endings = list(parser)?,
             "tails" => self.tail_clients = list(parser)?,
             "case" => self.tail_cases = list(parser)?,
             "many" => self.many_clients = list(parser)?,
@@ -229,6 +237,7 @@ impl Options {
             }
             "no-tickets" => self.serve.tickets = false,
             "one-call" => self.serve.one_call = true,
+            "reset" => self.serve.reset = true,
             "quick" => self.quick = true,
             "listen" => self.serve.listen = list(parser)?,
             "replies" => self.serve.replies = parser.value()?.parse()?,

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::transport::server::{Router, TcpIncoming};
@@ -68,7 +69,7 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
                     server = server.tls_config(tls::tonic_config(directory)?)?;
                 }
                 let router = server.add_service(echo);
-                servers.spawn(listener.tonic(router, Arc::clone(&stop)))
+                servers.spawn(listener.tonic(router, options.reset, Arc::clone(&stop)))
             }
         };
     }
@@ -144,12 +145,19 @@ impl Listener {
         }
     }
 
-    async fn tonic(self, router: Router, stop: Arc<Notify>) -> Result<(), Failure> {
+    async fn tonic(self, router: Router, reset: bool, stop: Arc<Notify>) -> Result<(), Failure> {
         let stop = async move { stop.notified().await };
         match self {
             Self::Tcp(listener) => {
                 // Without nodelay the answers wait for the client's delayed ACKs.
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let incoming = incoming.map(move |accepted| {
+                    let socket = accepted?;
+                    if reset {
+                        socket.set_zero_linger()?;
+                    }
+                    Ok::<_, std::io::Error>(socket)
+                });
                 router.serve_with_incoming_shutdown(incoming, stop).await?;
             }
             Self::Unix(listener, _) => {

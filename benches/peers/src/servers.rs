@@ -29,6 +29,8 @@ pub struct ServerOptions {
     pub tickets: bool,
     /// Whether each connection ends after its first call.
     pub one_call: bool,
+    /// Whether connections end with RST instead of FIN (tonic).
+    pub reset: bool,
 }
 
 impl ServerOptions {
@@ -44,6 +46,7 @@ impl ServerOptions {
             credentials: None,
             tickets: true,
             one_call: false,
+            reset: false,
         }
     }
 }
@@ -122,6 +125,9 @@ impl ServerProcess {
         }
         if options.one_call {
             command.arg("--one-call");
+        }
+        if options.reset {
+            command.arg("--reset");
         }
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();

@@ -88,6 +88,7 @@ impl Driver {
         if limit != self.peer_limit {
             self.peer_limit = limit;
             let room = self.shared.slots.set_limit(limit.min(self.max_streams));
+            self.shared.changed.notify_waiters();
             if let Some(observer) = self.observer() {
                 observer.room_changed(room);
             }

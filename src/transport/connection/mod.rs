@@ -71,15 +71,15 @@ struct Shared {
     command: AtomicU8,
     driver: AtomicWaker,
     end: OnceLock<End>,
-    /// Told of the end.
-    ended: Notify,
+    /// Told of the end, and of another stream limit.
+    changed: Notify,
 }
 
 impl Shared {
     /// It takes no more calls, for this reason unless there was one before.
     fn end(&self, end: End) -> &End {
         let end = self.end.get_or_init(|| end);
-        self.ended.notify_waiters();
+        self.changed.notify_waiters();
         end
     }
 
@@ -191,13 +191,16 @@ impl Connection {
         self.shared.end.get()
     }
 
-    /// Resolves once it takes no more calls.
-    pub(crate) async fn ended(&self) {
-        let mut ended = pin!(self.shared.ended.notified());
-        // From here on the notice is not missed.
-        ended.as_mut().enable();
-        if self.end().is_none() {
-            ended.await;
+    /// Resolves once it takes no more calls, or fewer than so many at a time.
+    pub(crate) async fn has_fewer_than(&self, streams: usize) {
+        loop {
+            let mut changed = pin!(self.shared.changed.notified());
+            // From here on the notice is not missed.
+            changed.as_mut().enable();
+            if self.end().is_some() || self.slots().limit() < streams {
+                return;
+            }
+            changed.await;
         }
     }
 

@@ -5,6 +5,7 @@
 //! after the start. Every call is told a deadline of 1 s. Each run has a fresh client and fresh servers.
 
 mod clients;
+pub mod ejection;
 mod load;
 mod outcome;
 mod scenario;
