@@ -291,6 +291,36 @@ mod tests {
         assert_eq!(holder.get().await.unwrap().value, "Bearer t4");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_calls_that_find_it_expired_make_one_exchange() {
+        let (holder, count) = scripted(|nth| async move {
+            // While it is under way, the others come.
+            tokio::time::sleep(SECOND).await;
+            Ok(Token::new(format!("t{nth}")).expires_in(LIFETIME))
+        });
+        holder.get().await.unwrap();
+        tokio::time::advance(LIFETIME).await;
+        let calls = (0..1000).map(|_| holder.get());
+        for held in futures_util::future::join_all(calls).await {
+            assert_eq!(held.unwrap().value, "Bearer t2");
+        }
+        assert_eq!(count.load(SeqCst), 2);
+    }
+
+    /// As from a provider whose clock is behind.
+    #[tokio::test(start_paused = true)]
+    async fn what_has_expired_when_it_comes_is_not_asked_for_by_each_call() {
+        let token = || Token::new("t").expires_in(Duration::ZERO);
+        let (holder, count) = scripted(move |_| async move { Ok(token()) });
+        for _ in 0..100 {
+            holder.get().await.unwrap();
+        }
+        assert_eq!(count.load(SeqCst), 1);
+        tokio::time::advance(SECOND).await;
+        holder.get().await.unwrap();
+        assert_eq!(count.load(SeqCst), 2);
+    }
+
     /// As a file's token, in a channel that has made no call for long.
     #[tokio::test(start_paused = true)]
     async fn what_nobody_has_looked_at_for_long_is_looked_at_first() {
