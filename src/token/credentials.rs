@@ -76,7 +76,7 @@ impl Credentials {
     ///
     /// # #[tokio::main] async fn main() -> Result<(), trunkline::Error> {
     /// let login = Connector::target("unix:/run/login.sock")
-    ///     .credentials(Credentials::token("an API key"))
+    ///     .credentials(Credentials::token("an-api-key"))
     ///     .connect_lazy()?;
     /// let credentials = Credentials::exchange(move || {
     ///     let mut login = LoginClient::new(login.clone());
