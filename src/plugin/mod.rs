@@ -53,8 +53,8 @@
 //!
 //! # Large messages
 //!
-//! go-plugin lifts the limits on messages. A channel has none; a client that tonic has generated takes replies of 4 MiB,
-//! and this lifts that:
+//! go-plugin's hosts lift the limits on messages. A channel has none; a client that tonic has generated takes replies of
+//! 4 MiB, and this lifts that:
 //!
 //! ```
 //! # use trunkline::{Channel, plugin};
@@ -63,6 +63,9 @@
 //! EchoClient::new(channel).max_decoding_message_size(plugin::MAX_MESSAGE_SIZE)
 //! # }
 //! ```
+//!
+//! What a plugin takes is its own business: one in Go whose server is `plugin.DefaultGRPCServer` refuses requests of more
+//! than 4 MiB with `RESOURCE_EXHAUSTED`.
 //!
 //! [go-plugin]: https://github.com/hashicorp/go-plugin
 
@@ -75,8 +78,8 @@ pub use handshake::Handshake;
 pub use identity::Identity;
 pub use reattach::Reattach;
 
-/// The size of messages, in bytes, up to which go-plugin's sides take them (`math.MaxInt32` in its `grpc_client.go`): what
-/// a generated client needs as `max_decoding_message_size`, where tonic has 4 MiB.
+/// The size of messages, in bytes, up to which go-plugin's hosts send and take them (`math.MaxInt32` in its
+/// `grpc_client.go`): what a generated client needs as `max_decoding_message_size`, where tonic has 4 MiB.
 pub const MAX_MESSAGE_SIZE: usize = i32::MAX as usize;
 
 /// The environment variable in which a plugin looks for [`Identity::certificate_pem`].
