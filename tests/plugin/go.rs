@@ -1,7 +1,10 @@
 //! A plugin that is written in Go, with go-plugin itself. Skipped where `scripts/go-plugin` has not built it.
 
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use trunkline::plugin::{CLIENT_CERTIFICATE, Handshake, Identity, MAX_MESSAGE_SIZE};
-use trunkline::{Connector, Endpoint, HealthCheck};
+use trunkline::{Connector, Endpoint};
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
 
@@ -17,13 +20,21 @@ fn skipped() {
 }
 
 async fn works(endpoint: Endpoint) {
-    // Which asks for the service `plugin`: another one is unknown there, and the endpoint would not become ready.
-    let connector = Connector::endpoints([endpoint]).health_check(HealthCheck::grpc_check());
-    let channel = connected(connector).await;
+    let service = endpoint.health_service_name().unwrap().to_owned();
+    let channel = connected(Connector::endpoints([endpoint])).await;
+    // Of another name it would say that it is not found.
+    let mut client = HealthClient::new(channel.clone());
+    let health = client
+        .check(HealthCheckRequest { service })
+        .await
+        .unwrap()
+        .into_inner()
+        .status();
+    assert_eq!(health, ServingStatus::Serving);
     for id in 1..=20 {
         assert_eq!(unary(&channel, id).await.unwrap().server, "go-plugin");
     }
-    drop(channel);
+    drop((channel, client));
 }
 
 /// Its keys are on P-521, which ring does not know.
