@@ -17,6 +17,8 @@ pub(crate) struct Tasks {
     runtime: Handle,
     tracker: TaskTracker,
     cancelled: CancellationToken,
+    /// A child of it.
+    stopped: CancellationToken,
 }
 
 impl Tasks {
@@ -32,19 +34,36 @@ impl Tasks {
             )
             .because(cause)
         })?;
+        let cancelled = CancellationToken::new();
         Ok(Self {
             runtime,
             tracker: TaskTracker::new(),
-            cancelled: CancellationToken::new(),
+            stopped: cancelled.child_token(),
+            cancelled,
         })
     }
 
     /// Runs `task` until it ends or [`cancel`](Self::cancel) is called.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.spawn_until(&self.cancelled, task)
+    }
+
+    /// Like [`spawn`](Self::spawn), for a task that no call needs any more once the channel closes: it also ends when
+    /// [`stop`](Self::stop) is called.
+    #[cfg(feature = "__tls")]
+    pub(crate) fn spawn_attendant(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_until(&self.stopped, task);
+    }
+
+    fn spawn_until(
+        &self,
+        end: &CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
         // A child of its own: a task that is polled often must not share a lock with the others.
-        let cancelled = self.cancelled.child_token();
+        let end = end.child_token();
         let task = async move {
-            cancelled.run_until_cancelled(task).await;
+            end.run_until_cancelled(task).await;
         };
         self.tracker.spawn_on(task, &self.runtime).abort_handle()
     }
@@ -55,6 +74,11 @@ impl Tasks {
         task: impl Future<Output = ()> + Send + 'static,
     ) -> AbortOnDrop {
         AbortOnDrop(self.spawn(task))
+    }
+
+    /// Ends the attendants, so that only what calls need is waited for.
+    pub(crate) fn stop(&self) {
+        self.stopped.cancel();
     }
 
     /// Ends all tasks, wherever they are; connections close. New ones end at once.

@@ -17,6 +17,8 @@ mod attach;
 #[path = "tls/connected.rs"]
 #[allow(dead_code, reason = "it is made for the tests of TLS")]
 mod connected;
+#[path = "plugin/go.rs"]
+mod go;
 #[path = "plugin/identity.rs"]
 mod identity;
 #[path = "plugin/line.rs"]

@@ -184,6 +184,8 @@ fn sources(folder: &Path) -> Vec<Credentials> {
         file("binary", format!("{CANARY}\0")),
         file("long", CANARY.repeat(20_000)),
         exchange(format!("{CANARY}\r\nx: y")),
+        // What it says goes to the program's own panic hook, and no further.
+        Credentials::exchange(|| async { panic!("{CANARY}") }),
     ]
 }
 
@@ -249,6 +251,7 @@ async fn no_output_has_a_token() {
     for part in [
         "the token has a space",
         "more than 65536 bytes",
+        "its source panicked",
         "not that one",
     ] {
         assert!(shown.contains(part), "{part}");

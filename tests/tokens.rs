@@ -31,7 +31,8 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::{Code, Status};
-use trunkline::{Channel, Connector, Credentials, Error, Retry, Token};
+use trunkline::{Channel, Connector, Credentials, Error, Hedge, Retry, Token};
+use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
 use trunkline_proto::echo_server::EchoServer as Service;
 
@@ -241,6 +242,71 @@ async fn a_refused_token_is_replaced_once() {
     );
     assert_eq!((server.seen("Bearer t2"), server.seen("Bearer t3")), (3, 1));
     drop((channel, server));
+    leaks.finish().await;
+}
+
+/// Whatever the kind of call: one with a body that has to be sent again, and one that may have company.
+#[tokio::test]
+async fn calls_of_every_kind_get_another_token() {
+    let leaks = LeakCheck::start().await;
+    let server = Guarded::start("t2");
+    let (credentials, _) = counted(None);
+    let channel = server.connect(credentials).await;
+    let requests = (1..=3).map(|id| EchoRequest {
+        payload: vec![7; 10],
+        ..request(id)
+    });
+    let mut client = EchoClient::new(channel.clone());
+    let reply = client.client_stream(tokio_stream::iter(requests)).await;
+    assert_eq!(reply.unwrap().into_inner().payload.len(), 30);
+    assert_eq!((server.seen("Bearer t1"), server.seen("Bearer t2")), (1, 1));
+
+    let (credentials, count) = counted(None);
+    let hedged = Connector::unix(&server.path)
+        .credentials(credentials)
+        .retry(Retry::none().idempotent(true))
+        .hedge(Hedge::after(LIMIT))
+        .connect();
+    let hedged = hedged.await.unwrap();
+    call(&hedged, 4).await.unwrap();
+    assert_eq!((count.load(SeqCst), hedged.stats().hedges), (2, 0));
+    server.accept("none of them");
+    assert_eq!(
+        call(&hedged, 5).await.unwrap_err().message(),
+        "not that one"
+    );
+    assert_eq!(count.load(SeqCst), 3);
+    drop((channel, client, hedged, server));
+    leaks.finish().await;
+}
+
+/// An API key goes to a provider in a call, and a token comes back.
+#[tokio::test]
+async fn an_exchange_may_be_a_call() {
+    let leaks = LeakCheck::start().await;
+    let (server, provider) = (Guarded::start("7"), Guarded::start("an-api-key"));
+    let login = provider.connect(Credentials::token("an-api-key")).await;
+    let asking = login.clone();
+    let credentials = Credentials::exchange(move || {
+        let mut login = EchoClient::new(asking.clone());
+        async move {
+            let reply = login.unary(request(7)).await?.into_inner();
+            Ok(Token::new(reply.id.to_string()).expires_in(Duration::from_secs(300)))
+        }
+    });
+    let channel = server.connect(credentials).await;
+    call(&channel, 1).await.unwrap();
+    call(&channel, 2).await.unwrap();
+    assert_eq!(server.seen("Bearer 7"), 2);
+    assert_eq!(provider.seen("Bearer an-api-key"), 1);
+
+    // Another key is no good: whoever calls learns why.
+    provider.accept("another");
+    server.accept("another");
+    let error = call(&channel, 3).await.unwrap_err();
+    assert!(Error::from_status(&error).unwrap().is_token(), "{error:?}");
+    assert!(error.message().contains("not that one"), "{error:?}");
+    drop((channel, login, server, provider));
     leaks.finish().await;
 }
 

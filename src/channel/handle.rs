@@ -245,6 +245,7 @@ impl Channel {
     /// their own. Call it again to wait.
     pub async fn close(&self, grace: Duration) {
         self.inner.directory.stop();
+        self.inner.tasks.stop();
         let ended = self.inner.tasks.ended();
         if tokio::time::timeout(grace, ended).await.is_err() {
             self.inner.tasks.cancel();

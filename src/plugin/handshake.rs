@@ -138,6 +138,9 @@ impl Endpoint {
     /// If the line has a certificate, the endpoint has its own [`Tls`]: the plugin must show that certificate, and hold its
     /// key. Otherwise it is as other endpoints are: in plaintext, unless the channel has a `Tls`.
     ///
+    /// Replies of more than 4 MiB need a setting of the generated client, see
+    /// [`MAX_MESSAGE_SIZE`](crate::plugin::MAX_MESSAGE_SIZE).
+    ///
     /// # Errors
     ///
     /// A configuration error that names the field, for everything that is no such line, and for plugins that speak

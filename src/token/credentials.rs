@@ -64,7 +64,32 @@ impl Credentials {
 
     /// What this function brings: from an identity provider, for an API key, or from a vault. One call of it is under way
     /// at a time, whoever waits for it; while calls are made, the next one begins before the token
-    /// [expires](Token::expires_in).
+    /// [expires](Token::expires_in). It has 10 s. When it fails, calls get its error for a second, and then it is asked
+    /// again; a token that is still good stays in use.
+    ///
+    /// It may make gRPC calls, on a channel that is not the one whose token it gets: there they would wait for that token.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use trunkline::{Connector, Credentials, Token};
+    /// # use trunkline_proto::echo_client::EchoClient as LoginClient;
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), trunkline::Error> {
+    /// let login = Connector::target("unix:/run/login.sock")
+    ///     .credentials(Credentials::token("an-api-key"))
+    ///     .connect_lazy()?;
+    /// let credentials = Credentials::exchange(move || {
+    ///     let mut login = LoginClient::new(login.clone());
+    ///     async move {
+    ///         # let request = trunkline_proto::EchoRequest::default();
+    ///         let reply = login.unary(request).await?.into_inner();
+    ///         # let reply = (String::from_utf8(reply.payload)?, 300);
+    ///         Ok(Token::new(reply.0).expires_in(Duration::from_secs(reply.1)))
+    ///     }
+    /// });
+    /// # let _ = credentials;
+    /// # Ok(()) }
+    /// ```
     pub fn exchange<F, Fut>(exchange: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,

@@ -57,7 +57,8 @@ impl Token {
     }
 
     /// How long it is good for, from now on. The next one is asked for by the first call when a tenth of this is left, some
-    /// earlier and some later, so that not all clients come together.
+    /// earlier and some later, so that not all clients come together. Less than a second counts as one, so that a provider
+    /// whose clock is wrong is not asked by each call.
     #[must_use]
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);

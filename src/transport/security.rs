@@ -335,7 +335,7 @@ impl TlsSettings {
 
     #[cfg(feature = "__tls")]
     fn add(&self, context: Arc<TlsContext>, tasks: &Tasks) -> Arc<TlsContext> {
-        tasks.spawn(TlsContext::follow_files(Arc::downgrade(&context)));
+        tasks.spawn_attendant(TlsContext::follow_files(Arc::downgrade(&context)));
         lock(&self.contexts).used.push(Arc::downgrade(&context));
         context
     }

@@ -1,6 +1,6 @@
 //! A plugin in a process of its own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::sync_channel;
@@ -24,20 +24,39 @@ impl Plugin {
     pub fn start(network: &str, directory: &Path, environment: &[(&str, &str)]) -> Self {
         let python = python();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/plugin.py");
-        let mut process = Command::new(&python)
-            // No compiled files beside the sources.
-            .arg("-B")
-            .arg(script)
-            .arg(network)
+        let mut command = Command::new(&python);
+        // No compiled files beside the sources.
+        command.arg("-B").arg(script).arg(network);
+        Self::run(command, directory, environment).unwrap_or_else(|error| {
+            panic!("{}: {error}; run scripts/foreign-python", python.display())
+        })
+    }
+
+    /// Starts the one that is written in Go, with its files in this directory, and these variables in its environment.
+    /// `None` if it was not built.
+    pub fn go(directory: &Path, environment: &[(&str, &str)]) -> Option<Self> {
+        // As `scripts/go-plugin` has it.
+        let files = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let program = files.with_file_name("go-plugin").join("echo");
+        match Self::run(Command::new(&program), directory, environment) {
+            Ok(plugin) => Some(plugin),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => panic!("{}: {error}", program.display()),
+        }
+    }
+
+    fn run(
+        mut command: Command,
+        directory: &Path,
+        environment: &[(&str, &str)],
+    ) -> io::Result<Self> {
+        let mut process = command
             .env("TMPDIR", directory)
             .env("TRUNKLINE_PLUGIN", "echo")
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("{}: {error}; run scripts/foreign-python", python.display())
-            });
+            .spawn()?;
         let input = process.stdin.take();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut plugin = Self {
@@ -55,7 +74,7 @@ impl Plugin {
             }
         });
         plugin.line = line.recv_timeout(START_LIMIT).expect("the plugin starts");
-        plugin
+        Ok(plugin)
     }
 
     /// The first line of its output, with its end.

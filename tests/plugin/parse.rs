@@ -39,6 +39,19 @@ fn lines_are_read_as_go_plugin_reads_them() {
             tcp(),
             false,
         ),
+        // As Go writes a name in Linux's abstract namespace, and a version with a sign.
+        (
+            "1|+4|unix|@plugin|grpc".to_owned(),
+            4,
+            Address::unix("@plugin").unwrap(),
+            false,
+        ),
+        (
+            " 1|1|tcp|[::1]:10000|grpc| ".to_owned(),
+            1,
+            Address::tcp("[::1]:10000").unwrap(),
+            false,
+        ),
         // Older plugins write other things there.
         (
             format!("1|1|unix|/tmp/plugin4711|grpc|{}", "x".repeat(50)),

@@ -3,14 +3,16 @@
 use std::process;
 use std::time::Duration;
 
-use trunkline::Connector;
 use trunkline::plugin::Reattach;
+use trunkline::{Connector, Endpoint, HealthCheck};
 
 use crate::client::calls::unary;
-use crate::connected::{connected, says};
+use crate::connected::{LIMIT, connected, says};
+use crate::support::health::{HealthMode, HealthScript};
 use crate::support::leak::LeakCheck;
 use crate::support::scratch::Scratch;
 use crate::support::server::EchoServer;
+use crate::support::wait::wait_until;
 
 #[tokio::test]
 async fn it_is_found_where_the_record_says() {
@@ -32,6 +34,47 @@ async fn it_is_found_where_the_record_says() {
     assert_eq!(status.metadata["plugin.pid"], process::id().to_string());
     assert_eq!((status.peer, status.identity), (None, None));
     drop((channel, server));
+    leaks.finish().await;
+}
+
+/// No process is looked for at the other end of TCP.
+#[tokio::test]
+async fn over_tcp_its_process_is_for_people_only() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("plugin");
+    let address = server.addr().to_string();
+    let record = Reattach::new("grpc", "tcp", &address, 1).unwrap();
+    let channel = connected(Connector::endpoints([record.endpoint()])).await;
+    assert_eq!(unary(&channel, 1).await.unwrap().server, "plugin");
+    assert_eq!(channel.status().endpoints[0].metadata["plugin.pid"], "1");
+    drop((channel, server));
+    leaks.finish().await;
+}
+
+#[tokio::test]
+async fn health_checks_ask_for_what_go_plugin_serves() {
+    let leaks = LeakCheck::start().await;
+    let folder = Scratch::new();
+    let path = folder.path("plugin");
+    let script = HealthScript::new(HealthMode::Serving);
+    let server = EchoServer::builder("plugin")
+        .health(script.clone())
+        .unix(&path);
+    let path = path.to_str().unwrap();
+    let record = Reattach::new("grpc", "unix", path, process::id()).unwrap();
+    let line = format!("1|1|unix|{path}|grpc|\n");
+    let started = Endpoint::from_handshake(&line).unwrap();
+    for (asked, endpoint) in (1..).zip([record.endpoint(), started]) {
+        let connector = Connector::endpoints([endpoint]).health_check(HealthCheck::grpc());
+        let channel = connected(connector).await;
+        assert_eq!(unary(&channel, 1).await.unwrap().server, "plugin");
+        wait_until(LIMIT, || script.requests().len() >= asked).await;
+        drop(channel);
+    }
+    for request in script.requests() {
+        assert_eq!(request.service, "plugin");
+    }
+    drop(server);
     leaks.finish().await;
 }
 
