@@ -62,6 +62,15 @@ fn failed(delivery: Delivery, code: Code) -> AttemptFacts {
     }
 }
 
+/// An answer with that HTTP status and no `grpc-status`.
+fn of_proxy(status: u16) -> AttemptFacts {
+    let status = http::StatusCode::from_u16(status).unwrap();
+    AttemptFacts {
+        outcome: Outcome::of_go_between(status, &http::HeaderMap::new()).unwrap(),
+        ..failed(Answered, Code::Ok)
+    }
+}
+
 fn at_attempt(number: u32, facts: AttemptFacts) -> AttemptFacts {
     AttemptFacts {
         attempts_made: number,
@@ -163,6 +172,14 @@ fn every_transport_event_under_the_default_policy() {
             DOUBT,
             RETRY,
         ),
+        row(
+            "HTTP 429, 502, 503, 504 of a proxy",
+            of_proxy(503),
+            RETRY,
+            RETRY,
+        ),
+        row("HTTP 404 of a proxy", of_proxy(404), CODE, CODE),
+        row("HTTP 500 of a proxy", of_proxy(500), CODE, CODE),
     ];
     for row in table {
         check(&row);
