@@ -129,9 +129,8 @@ impl Call {
             };
             match result {
                 Ok(answer) => {
-                    let ended = answer.ended;
+                    let (ended, mut response) = (answer.ended, answer.response);
                     let hold = answer.slot.map_or(Hold::Nothing, Hold::Slot);
-                    let mut response = answer.response;
                     if !self.past.history.is_empty() {
                         let history = self.past.history.clone();
                         response.extensions_mut().insert(history);

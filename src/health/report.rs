@@ -61,8 +61,8 @@ pub enum HealthSource {
     Breaker,
     /// The outcomes of calls, compared with the other endpoints'.
     Outliers,
-    /// The endpoint itself: it refuses calls with `RESOURCE_EXHAUSTED`, or HTTP's 429 where they are not gRPC, because it has too much to do. It gets
-    /// the part of its share that it accepted in the last 10 s, and at least a tenth.
+    /// The endpoint itself: it refuses calls with `RESOURCE_EXHAUSTED`, or requests that are not gRPC with HTTP's 429, because
+    /// it has too much to do. It gets the part of its share that it accepted in the last 10 s, and at least a tenth.
     Overload,
     /// The source of endpoints: it no longer lists it.
     Discovery,
