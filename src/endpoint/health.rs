@@ -345,14 +345,14 @@ impl EndpointHealth {
         }
     }
 
-    /// What the sweep found.
-    pub(crate) fn swept(&self, now: Instant, is_outlier: bool) {
+    /// What the sweep found. Says whether anything has changed.
+    pub(crate) fn swept(&self, now: Instant, is_outlier: bool) -> bool {
         let mut machine = lock(&self.machine);
         if is_outlier {
             machine.eject(now);
-        } else {
-            machine.spare();
+            return true;
         }
+        machine.spare(now)
     }
 
     /// What users see.

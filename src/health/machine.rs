@@ -142,8 +142,8 @@ impl Machine {
     }
 
     /// A sweep did not.
-    pub(crate) fn spare(&mut self) {
-        self.ejection.spared();
+    pub(crate) fn spare(&mut self, now: Instant) -> bool {
+        self.ejection.spared(now)
     }
 
     pub(crate) fn is_ejected(&self) -> bool {

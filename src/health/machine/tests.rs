@@ -85,7 +85,7 @@ impl Patient {
             Look => return machine.advance(now),
             Event::Sample => machine.sample(now, self.totals),
             Eject => machine.eject(now),
-            Event::Spare => machine.spare(),
+            Event::Spare => return machine.spare(now),
         }
         false
     }

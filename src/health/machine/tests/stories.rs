@@ -161,7 +161,7 @@ impl World {
             ejected: it.machine.is_ejected(),
         });
         let seen: Vec<_> = seen.collect();
-        let found = sweep(rules, &seen);
+        let found = sweep(rules, &seen, || 0.0);
         for (index, patient) in self.patients.iter_mut().enumerate() {
             let event = match found.contains(&index) {
                 true => Eject,
