@@ -276,7 +276,8 @@ impl EndpointHealth {
             machine.weigh(now, totals);
             self.weighed.store(machine.weighs(), Ordering::Relaxed);
         }
-        machine.standing(connected)
+        machine.connected(now, connected);
+        machine.asked(now)
     }
 
     /// Whether it waits for its first probe.

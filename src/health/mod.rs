@@ -34,7 +34,7 @@
 //! | `circuit`, `window` | the breaker of one endpoint |
 //! | `probed` | what probes say of one endpoint |
 //! | `outlier` | gRFC A50: who is far worse than the others |
-//! | `machine` | all of that for one endpoint |
+//! | `machine` | all of that for one endpoint; `machine/objection` says what speaks against it |
 //! | `admission` | which endpoints of a set get calls |
 //! | `overload` | how much of its calls an endpoint accepts |
 //! | `slow_start` | who has entered service lately, and gets less for a while |

@@ -53,7 +53,7 @@ pub enum Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HealthSource {
-    /// Its pool: there is no connection.
+    /// Its pool: there is no connection. Always a veto, whatever else is set: there is nothing to send a call on.
     Connectivity,
     /// Its health check.
     Probe,
@@ -78,9 +78,10 @@ pub struct HealthStatus {
     pub decided_by: Option<HealthSource>,
     /// What that source says.
     pub reason: Option<String>,
-    /// For how long.
+    /// For how long; of an endpoint against which nothing is said, for how long it has been so and connected.
     pub for_how_long: Duration,
-    /// In what time it changes by itself; `None` if nobody knows.
+    /// In what time that source changes its mind by itself; `None` if nobody knows. Of several that forbid calls, the
+    /// one that does so for the longest time is the one that decides.
     pub changes_in: Option<Duration>,
     /// What sources that are only [observed](crate::Influence::Observe) would have done.
     pub observed: Vec<HealthSource>,

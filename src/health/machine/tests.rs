@@ -1,7 +1,9 @@
+mod reports;
 mod stories;
 
 use std::time::Duration;
 
+use super::super::admission::Fate;
 use super::super::{Breaker, EjectionLimits, OutlierDetection};
 use super::*;
 
@@ -53,8 +55,10 @@ struct Patient {
 
 impl Patient {
     fn new(rules: &Arc<Rules>, now: Instant) -> Self {
+        let mut machine = Machine::new(Arc::clone(rules), now);
+        machine.connected(now, true);
         Self {
-            machine: Machine::new(Arc::clone(rules), now),
+            machine,
             totals: Totals::default(),
             consecutive: 0,
             tolerated: false,
@@ -91,7 +95,7 @@ impl Patient {
     }
 
     fn is_well(&self) -> bool {
-        let standing = self.machine.standing(true);
+        let standing = self.machine.standing();
         !standing.ill && standing.ejected.is_none()
     }
 }
@@ -109,7 +113,7 @@ enum Stands {
 }
 
 fn stands(machine: &Machine) -> Stands {
-    let standing = machine.standing(true);
+    let standing = machine.standing();
     match standing {
         Standing { usable: false, .. } => Stands::Pending,
         Standing { ill: true, .. } => Stands::Ill,
@@ -289,12 +293,12 @@ fn sources_without_a_veto_leave_it_its_calls() {
         assert_eq!(stands(&patient.machine), Stands::Well, "nobody waits");
         patient.meet(now, NotServing, 0.0);
         assert_eq!(stands(&patient.machine), Stands::Well);
-        let standing = patient.machine.standing(true);
+        let standing = patient.machine.standing();
         assert!((standing.share - share).abs() < 1e-9, "{standing:?}");
         for _ in 0..5 {
             patient.meet(now, Fault, 0.0);
         }
-        let standing = patient.machine.standing(true);
+        let standing = patient.machine.standing();
         assert!((standing.share - share * share).abs() < 1e-9);
         // Its calls go on: none of them is a trial, and the first that succeeds in due time counts.
         patient.meet(now, Success, 0.0);
@@ -302,10 +306,10 @@ fn sources_without_a_veto_leave_it_its_calls() {
         patient.machine.advance(later);
         patient.meet(later, Fault, 0.0);
         assert_eq!(patient.machine.next(), None);
-        let standing = patient.machine.standing(true);
+        let standing = patient.machine.standing();
         assert!((standing.share - share * share).abs() < 1e-9);
         patient.meet(later, Success, 0.0);
-        let standing = patient.machine.standing(true);
+        let standing = patient.machine.standing();
         assert!((standing.share - share).abs() < 1e-9);
     }
 }

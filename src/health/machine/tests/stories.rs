@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::super::super::admission::{Admission, admit};
 use super::super::super::outlier::{Seen, sweep};
+use super::super::super::report::Health;
 use super::*;
 
 /// The most changes between well and not that one source makes in any minute.
@@ -145,7 +146,7 @@ impl World {
             .iter_mut()
             .map(|it| {
                 it.machine.advance(now);
-                it.machine.standing(true)
+                it.machine.standing()
             })
             .collect();
         self.admission = admit(&standings, &self.rules.limits);
@@ -175,7 +176,7 @@ impl World {
         let fates = &self.admission.fates;
         let gets_calls = |fate: &Fate| matches!(fate, Fate::In(_) | Fate::Tolerated(_));
         let mut patients = self.patients.iter();
-        let any_usable = patients.any(|it| it.machine.standing(true).usable);
+        let any_usable = patients.any(|it| it.machine.standing().usable);
         assert_eq!(fates.iter().any(gets_calls), any_usable, "{self:?}");
         for (patient, fate) in self.patients.iter().zip(fates) {
             // What time does is done: or the directory would come back for it for ever.
