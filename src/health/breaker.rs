@@ -23,7 +23,8 @@ use super::Influence;
 ///
 /// Calls that are late together because their connection stands still are one incident, not many: before the breaker
 /// opens for calls without a response, connections on which nothing comes any more are replaced, and what was on them is
-/// not counted further. It opens if calls on the new ones are late, too.
+/// not counted further. It opens if calls on the new ones are late, too. (With [`Influence::Observe`] no connection is
+/// replaced.)
 ///
 /// It keeps the endpoint's connections. It never ejects the last endpoint: see [`EjectionLimits`](crate::EjectionLimits).
 /// Where an endpoint gets calls all the same, it takes no trial: the first success after its time closes the breaker, and

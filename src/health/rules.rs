@@ -19,9 +19,11 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Faults in a row that open a breaker.
-    pub(crate) fn patience(&self) -> u32 {
-        self.breaker.as_ref().map_or(u32::MAX, |it| it.consecutive)
+    /// Faults in a row that open a breaker which may do something.
+    pub(crate) fn patience(&self) -> Option<u32> {
+        let breaker = self.breaker.as_ref();
+        let acts = breaker.filter(|it| it.influence != Influence::Observe);
+        acts.map(|it| it.consecutive)
     }
 
     /// How often the breakers look at their counters.
