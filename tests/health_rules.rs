@@ -155,6 +155,18 @@ fn outlier_rules() -> Vec<Wrong> {
     all
 }
 
+fn influences() -> Vec<Wrong> {
+    let discovery = no_weights().map(|it| {
+        let connector = connector().discovery_influence(it);
+        ("discovery.influence".to_owned(), connector)
+    });
+    let overload = no_weights().chain([Influence::Veto]).map(|it| {
+        let connector = connector().overload_influence(it);
+        ("overload.influence".to_owned(), connector)
+    });
+    discovery.chain(overload).collect()
+}
+
 fn ejection_limits() -> Vec<Wrong> {
     let mut all = Vec::new();
     for share in NO_SHARES {
@@ -166,7 +178,13 @@ fn ejection_limits() -> Vec<Wrong> {
 
 #[tokio::test]
 async fn wrong_settings_are_named() {
-    let all = [checks(), breakers(), outlier_rules(), ejection_limits()];
+    let all = [
+        checks(),
+        breakers(),
+        outlier_rules(),
+        influences(),
+        ejection_limits(),
+    ];
     let mut unnamed = Vec::new();
     for (field, connector) in all.into_iter().flatten() {
         let setting = format!("{connector:?}");

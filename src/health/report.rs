@@ -62,7 +62,8 @@ pub enum HealthSource {
     /// The outcomes of calls, compared with the other endpoints'.
     Outliers,
     /// The endpoint itself: it refuses calls with `RESOURCE_EXHAUSTED`, or requests that are not gRPC with HTTP's 429, because
-    /// it has too much to do. It gets the part of its share that it accepted in the last 10 s, and at least a tenth.
+    /// it has too much to do. It gets the part of its share that it accepted in the last 10 s, and at least a tenth, unless
+    /// [set](crate::Connector::overload_influence) otherwise.
     Overload,
     /// The source of endpoints: it no longer lists it.
     Discovery,

@@ -147,14 +147,18 @@ impl Machine {
                 reason: Reason::Outlier,
             });
         }
-        if let Some((share, since)) = self.overload.share() {
+        if let Some((accepted, since)) = self.overload.share() {
+            let influence = match self.rules.overload {
+                Influence::Weight(least) => Influence::Weight(accepted.max(least)),
+                other => other,
+            };
             hear(Objection {
                 source: HealthSource::Overload,
-                influence: Influence::Weight(share),
+                influence,
                 since,
                 until: None,
                 half_open: false,
-                reason: Reason::Overload(share),
+                reason: Reason::Overload(accepted),
             });
         }
         if let Some(since) = self.unlisted {
@@ -176,11 +180,11 @@ impl fmt::Display for Reason {
             Self::Probe(why) => f.write_str(why),
             Self::Breaker(cause) => cause.fmt(f),
             Self::Outlier => f.write_str("it does far worse than the others"),
-            Self::Overload(share) => {
-                let percent = share * 100.0;
+            Self::Overload(accepted) => {
+                let percent = accepted * 100.0;
                 write!(
                     f,
-                    "it refuses calls (RESOURCE_EXHAUSTED), and gets {percent:.0} % of its share"
+                    "it refuses calls (RESOURCE_EXHAUSTED), and accepts {percent:.0} % of them"
                 )
             }
             Self::Unlisted => f.write_str("discovery no longer lists it"),
