@@ -274,12 +274,15 @@ mod tests {
                 })
                 .collect();
             let limits = EjectionLimits::new().max_ejected(cap).panic_threshold(threshold);
-            let admission = admit(&all, &limits);
-            let gets_calls = |fate: &Fate| matches!(fate, Fate::In(_) | Fate::Tolerated(_));
-            let usable = all.iter().any(|it| it.usable);
-            proptest::prop_assert_eq!(admission.fates.iter().any(gets_calls), usable);
-            for (it, fate) in all.iter().zip(&admission.fates) {
-                proptest::prop_assert_eq!(!it.usable, *fate == Fate::Unusable);
+            // Also where others take the calls of those that are sick.
+            for limits in [limits, limits.lifted()] {
+                let admission = admit(&all, &limits);
+                let gets_calls = |fate: &Fate| matches!(fate, Fate::In(_) | Fate::Tolerated(_));
+                let usable = all.iter().any(|it| it.usable);
+                proptest::prop_assert_eq!(admission.fates.iter().any(gets_calls), usable);
+                for (it, fate) in all.iter().zip(&admission.fates) {
+                    proptest::prop_assert_eq!(!it.usable, *fate == Fate::Unusable);
+                }
             }
         });
     }
