@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::calls::unary;
 use client::health::{said, status};
-use http::Response;
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use support::body::post;
 use support::h2_server::{H2Conn, H2Peer, H2Request};
@@ -195,5 +195,25 @@ async fn tonic_maps_what_comes_through() {
     let (result, ()) = tokio::join!(call, answering);
     assert_eq!(result.unwrap_err().code(), Code::Unavailable);
     drop((channel, conn, peer));
+    leaks.finish().await;
+}
+
+/// They have no `grpc-status` in any case: their answers are responses, as ever.
+#[tokio::test]
+async fn requests_that_are_not_grpc_are_not_retried() {
+    let leaks = LeakCheck::start().await;
+    for http in [503, 429] {
+        let (channel, mut conn, peer) = connect(|it| it).await;
+        let request = Request::get("/page").body(Body::empty()).unwrap();
+        let answering = async { refuse(conn.next().await, http, true) };
+        let both = async { tokio::join!(channel.send(request), answering) };
+        let (response, ()) = within(LIMIT, "the call", both).await;
+        let response = response.unwrap();
+        assert_eq!(response.status().as_u16(), http);
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), PAGE);
+        assert_eq!(channel.stats().retries, 0);
+        drop((channel, conn, peer));
+    }
     leaks.finish().await;
 }

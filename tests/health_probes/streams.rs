@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tonic::Code;
 use trunkline::{Channel, Connector, Health, HealthCheck, PoolOptions};
 
 use super::clinic::{Clinic, Says};
 use super::rig::{LIMIT, Rig, both, endpoints, often, servers};
 use crate::client::calls::{hang, unary};
-use crate::client::health::{about, endpoint, is, shares};
+use crate::client::health::{about, are, endpoint, is, shares};
 use crate::support::leak::LeakCheck;
 use crate::support::server::EchoServer;
 use crate::support::wait::{wait_equal, wait_until, within};
@@ -230,4 +231,41 @@ async fn a_server_that_comes_back_is_asked_again() {
     );
     drop(rig);
     leaks.finish().await;
+}
+
+/// However many there are: no task and no timer's task for each.
+#[tokio::test]
+async fn one_task_asks_all_endpoints() {
+    const ENDPOINTS: usize = 12;
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    for check in both() {
+        let leaks = LeakCheck::start().await;
+        let clinics: Vec<_> = [Says::Serving; ENDPOINTS].map(Clinic::that).into();
+        let servers = servers(&clinics);
+        let connect = async |connector: Connector| {
+            let channel = connector.connect().await.unwrap();
+            are(&channel, &[Health::Healthy; ENDPOINTS]).await;
+            channel
+        };
+        let connector = || Connector::endpoints(endpoints(&servers));
+        let without = connect(connector()).await;
+        // Those that dialled have ended once it stays the same for a while.
+        let mut same = (0, 0);
+        wait_until(LIMIT, || {
+            let now = tasks();
+            same = if same.0 == now {
+                (now, same.1 + 1)
+            } else {
+                (now, 0)
+            };
+            same.1 == 20
+        })
+        .await;
+        without.close(Duration::ZERO).await;
+        let with = connect(connector().health_check(check)).await;
+        wait_until(LIMIT, || clinics.iter().all(|it| it.times() >= 1)).await;
+        wait_equal(LIMIT, same.0 + 1, tasks).await;
+        drop((with, without, servers));
+        leaks.finish().await;
+    }
 }
