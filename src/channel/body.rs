@@ -93,8 +93,7 @@ impl ResponseBody {
     /// The response as callers get it. What it led to is counted when it has ended, at once if it has no body, unless its
     /// head said so already: `ended`, which is counted.
     pub(super) fn wrap(
-        response: Response<Incoming>,
-        ended: Option<Outcome>,
+        (response, ended): (Response<Incoming>, Option<Outcome>),
         mut hold: Hold,
         token: Option<Arc<Held>>,
         limit: Option<TimeLimit>,

@@ -139,11 +139,11 @@ impl Call {
                     if ended.is_none() && is_unauthorized(&response) {
                         self.inner.token_refused(self.token.as_ref());
                     }
-                    let limit = self.settings.limit;
                     let (subchannel, token) = (answer.subchannel, self.token);
-                    let (past, inner) = (self.past, self.inner);
+                    let (past, inner, limit) = (self.past, self.inner, self.settings.limit);
+                    let answer = (response, ended);
                     Ok(ResponseBody::wrap(
-                        response, ended, hold, token, limit, subchannel, past, inner,
+                        answer, hold, token, limit, subchannel, past, inner,
                     ))
                 }
                 Err(error) => {

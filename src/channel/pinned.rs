@@ -170,7 +170,13 @@ impl Pinned {
                     first,
                 };
                 Ok(ResponseBody::wrap(
-                    response, ended, hold, token, limit, subchannel, past, inner,
+                    (response, ended),
+                    hold,
+                    token,
+                    limit,
+                    subchannel,
+                    past,
+                    inner,
                 ))
             }
             Err(error) => {
