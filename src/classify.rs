@@ -103,6 +103,32 @@ impl Outcome {
         })
     }
 
+    /// What a response to a gRPC request means that is not the server's own, but of something in front of it: its HTTP status
+    /// is not 200, and its headers carry no `grpc-status`. The table is gRPC's `http-grpc-status-mapping.md`. `None` for
+    /// all others.
+    pub(crate) fn of_go_between(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+        if status == StatusCode::OK || headers.contains_key(&GRPC_STATUS) {
+            return None;
+        }
+        let code = match status {
+            StatusCode::BAD_REQUEST => Code::Internal,
+            StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+            StatusCode::FORBIDDEN => Code::PermissionDenied,
+            StatusCode::NOT_FOUND => Code::Unimplemented,
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
+            _ => Code::Unknown,
+        };
+        let pushback = Pushback::of_headers(headers);
+        Some(Self {
+            delivery: Delivery::Answered,
+            code,
+            pushback: pushback.or_else(|| Pushback::of_http(status, headers)),
+        })
+    }
+
     /// The answer to a request that is not gRPC.
     pub(crate) fn of_http(status: StatusCode, headers: &HeaderMap) -> Self {
         let code = match status {
@@ -292,6 +318,41 @@ mod tests {
         );
         headers.insert("grpc-status", "abc".parse().unwrap());
         assert_eq!(Outcome::of_headers(&headers).unwrap().code, Code::Unknown);
+    }
+
+    /// All rows of `http-grpc-status-mapping.md`, and some of what it calls "all other codes".
+    #[test]
+    fn answers_of_a_proxy_map_to_the_codes_of_grpc() {
+        let none = HeaderMap::new();
+        let of = |status: u16, headers: &HeaderMap| {
+            Outcome::of_go_between(StatusCode::from_u16(status).unwrap(), headers)
+        };
+        for (status, code, bearing) in [
+            (400, Code::Internal, Bearing::Fault),
+            (401, Code::Unauthenticated, Bearing::Good),
+            (403, Code::PermissionDenied, Bearing::Good),
+            (404, Code::Unimplemented, Bearing::Good),
+            (429, Code::Unavailable, Bearing::Fault),
+            (502, Code::Unavailable, Bearing::Fault),
+            (503, Code::Unavailable, Bearing::Fault),
+            (504, Code::Unavailable, Bearing::Fault),
+            (204, Code::Unknown, Bearing::Fault),
+            (302, Code::Unknown, Bearing::Fault),
+            (405, Code::Unknown, Bearing::Fault),
+            (500, Code::Unknown, Bearing::Fault),
+            (599, Code::Unknown, Bearing::Fault),
+        ] {
+            let outcome = of(status, &none).unwrap();
+            assert_eq!((outcome.code, outcome.pushback), (code, None), "{status}");
+            assert_eq!(outcome.delivery, Delivery::Answered);
+            assert_eq!(outcome.bearing(), bearing, "{status}");
+        }
+        assert_eq!(of(200, &none), None, "trailers follow");
+        let told = HeaderMap::from_iter([(GRPC_STATUS.clone(), "5".parse().unwrap())]);
+        assert_eq!(of(503, &told), None, "the server's own word");
+        let later = HeaderMap::from_iter([(http::header::RETRY_AFTER, "7".parse().unwrap())]);
+        let after = Some(Pushback::After(Duration::from_secs(7)));
+        assert_eq!(of(503, &later).unwrap().pushback, after);
     }
 
     #[test]

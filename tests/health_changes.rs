@@ -14,14 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use client::calls::{endpoint, unary};
+use client::health::{Flips, about, are, is, said, shares};
 use client::told::Told;
 use support::health::{HealthMode, HealthScript};
 use support::leak::LeakCheck;
 use support::server::EchoServer;
-use support::wait::{holds_within, wait_until, within};
+use support::wait::{holds_within, wait_equal, wait_until, within};
 use trunkline::{
-    Channel, Connector, EndpointStatus, Health, HealthCheck, PoolOptions, Probe, ProbeFuture,
-    ProbeTarget, State,
+    Channel, Connector, EndpointStatus, Health, HealthCheck, HealthSource, Influence, Outage,
+    PoolOptions, Probe, ProbeFuture, ProbeTarget, State,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -138,4 +139,95 @@ async fn one_that_fell_ill_and_then_idle_comes_back() {
     .await;
     drop((channel, servers));
     leaks.finish().await;
+}
+
+/// Its health check waits for nothing there: nobody could be asked.
+#[tokio::test]
+async fn one_that_cannot_be_connected_to_is_disconnected_and_not_unknown() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    let mut dead = EchoServer::start_tcp("b");
+    dead.shutdown().await;
+    let channel = Connector::endpoints([&server, &dead].map(endpoint))
+        .health_check(HealthCheck::grpc())
+        .connect()
+        .await
+        .unwrap();
+    let second = || channel.status().endpoints.remove(1);
+    wait_until(LIMIT, || second().failed_dials > 0).await;
+    let status = second();
+    assert_eq!(status.health.health, Health::Disconnected);
+    assert_eq!(status.health.decided_by, Some(HealthSource::Connectivity));
+    drop((channel, server, dead));
+    leaks.finish().await;
+}
+
+/// It gets its calls all the same, but whoever watches is told.
+#[tokio::test]
+async fn watchers_hear_of_hints_and_of_what_is_only_observed() {
+    for influence in [Influence::Hint, Influence::Observe] {
+        let leaks = LeakCheck::start().await;
+        let script = HealthScript::new(HealthMode::Serving);
+        let server = EchoServer::builder("a").health(script.clone()).tcp();
+        let channel = Connector::endpoints([endpoint(&server)])
+            .health_check(HealthCheck::grpc().influence(influence))
+            .connect()
+            .await
+            .unwrap();
+        let is = |health| first(&channel).health.health == health;
+        wait_until(LIMIT, || script.requests().len() == 1).await;
+        wait_until(LIMIT, || is(Health::Healthy)).await;
+        let flips = Flips::follow(&channel, 0);
+        script.set(HealthMode::NotServing);
+        wait_equal(LIMIT, vec![Health::Suspect], || flips.seen()).await;
+        script.set(HealthMode::Serving);
+        wait_equal(LIMIT, vec![Health::Suspect, Health::Healthy], || {
+            flips.seen()
+        })
+        .await;
+        drop((flips, channel, server));
+        leaks.finish().await;
+    }
+}
+
+/// What becomes of an endpoint that discovery no longer lists while its source is doubted is the connector's to say.
+#[tokio::test]
+async fn discovery_has_the_say_that_it_was_given() {
+    for (influence, health, calls) in [
+        (Influence::Veto, Health::Ejected, [40, 0]),
+        (Influence::Weight(0.5), Health::Suspect, [27, 13]),
+        (Influence::Hint, Health::Suspect, [20, 20]),
+        (Influence::Observe, Health::Suspect, [20, 20]),
+    ] {
+        let leaks = LeakCheck::start().await;
+        let servers = ["a", "b"].map(EchoServer::start_tcp);
+        let both = servers.each_ref().map(endpoint);
+        let (teller, told) = Told::saying(Ok(both.to_vec()));
+        let told = told.under(Outage::keep().guard(0.0).grace(Duration::from_secs(3600)));
+        let connector = Connector::discover(told).discovery_influence(influence);
+        let channel = connector.connect().await.unwrap();
+        are(&channel, &[Health::Healthy; 2]).await;
+        about(&shares(&channel, &servers, 40).await, &[20, 20]);
+        teller.say(both[..1].to_vec());
+        let told = is(&channel, 1, health).await;
+        assert_eq!(
+            said(&told),
+            (
+                Some(HealthSource::Discovery),
+                "discovery no longer lists it"
+            )
+        );
+        let observed = match influence {
+            Influence::Observe => vec![HealthSource::Discovery],
+            _ => Vec::new(),
+        };
+        assert_eq!(told.observed, observed);
+        about(&shares(&channel, &servers, 40).await, &calls);
+        // Listed again, it is well again.
+        teller.say(both.to_vec());
+        are(&channel, &[Health::Healthy; 2]).await;
+        about(&shares(&channel, &servers, 40).await, &[20, 20]);
+        drop((channel, servers));
+        leaks.finish().await;
+    }
 }

@@ -135,6 +135,9 @@ fn outlier_rules() -> Vec<Wrong> {
             it.failure_share(share, 5, 50)
         }));
     }
+    for (of_rate, of_share) in NO_SHARES.into_iter().flat_map(|it| [(it, 1.0), (1.0, it)]) {
+        all.push(outliers("enforced", |it| it.enforced(of_rate, of_share)));
+    }
     for deviations in [-0.1, f64::NAN, f64::INFINITY] {
         all.push(outliers("success_rate", |it| {
             it.success_rate(deviations, 5, 100)
@@ -152,6 +155,18 @@ fn outlier_rules() -> Vec<Wrong> {
     all
 }
 
+fn influences() -> Vec<Wrong> {
+    let discovery = no_weights().map(|it| {
+        let connector = connector().discovery_influence(it);
+        ("discovery.influence".to_owned(), connector)
+    });
+    let overload = no_weights().chain([Influence::Veto]).map(|it| {
+        let connector = connector().overload_influence(it);
+        ("overload.influence".to_owned(), connector)
+    });
+    discovery.chain(overload).collect()
+}
+
 fn ejection_limits() -> Vec<Wrong> {
     let mut all = Vec::new();
     for share in NO_SHARES {
@@ -163,7 +178,13 @@ fn ejection_limits() -> Vec<Wrong> {
 
 #[tokio::test]
 async fn wrong_settings_are_named() {
-    let all = [checks(), breakers(), outlier_rules(), ejection_limits()];
+    let all = [
+        checks(),
+        breakers(),
+        outlier_rules(),
+        influences(),
+        ejection_limits(),
+    ];
     let mut unnamed = Vec::new();
     for (field, connector) in all.into_iter().flatten() {
         let setting = format!("{connector:?}");
@@ -237,6 +258,7 @@ async fn the_outermost_right_settings_are_taken() {
             .max_ejected(1.0)
             .success_rate(f64::MAX, usize::MAX, u64::MAX)
             .failure_share(1.0, usize::MAX, u64::MAX)
+            .enforced(0.0, 1.0)
             .influence(Influence::Observe),
         EjectionLimits::new().max_ejected(1.0).panic_threshold(1.0),
     );

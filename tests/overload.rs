@@ -18,7 +18,7 @@ use support::leak::LeakCheck;
 use support::server::EchoServer;
 use support::wait::wait_until;
 use tonic::Code;
-use trunkline::{Channel, Connector, Health, HealthSource, OutlierDetection, Retry};
+use trunkline::{Channel, Connector, Health, HealthSource, Influence, OutlierDetection, Retry};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -63,4 +63,36 @@ async fn one_that_refuses_calls_gets_less_until_it_takes_them_again() {
     assert!(calls[1].abs_diff(100) < 20, "{calls:?}");
     drop((channel, servers));
     leaks.finish().await;
+}
+
+/// It gets its calls, and the status tells of it.
+#[tokio::test]
+async fn refusals_may_be_a_hint_or_only_observed() {
+    for (influence, least) in [
+        (Influence::Hint, 1.0),
+        (Influence::Observe, 1.0),
+        (Influence::Weight(0.7), 0.7),
+    ] {
+        let leaks = LeakCheck::start().await;
+        let servers = ["a", "b"].map(EchoServer::start_tcp);
+        let connector = Connector::endpoints(servers.iter().map(endpoint))
+            .overload_influence(influence)
+            .retry(Retry::none());
+        let channel = connector.connect().await.unwrap();
+        wait_until(LIMIT, || (0..2).all(|nth| share(&channel, nth) == 1.0)).await;
+        servers[1].behaviour().fail(1.0, Code::ResourceExhausted);
+        while status(&channel, 1).health != Health::Suspect || share(&channel, 1) > least {
+            spread(&channel, &servers, 10).await;
+        }
+        let told = status(&channel, 1);
+        assert_eq!(said(&told).0, Some(HealthSource::Overload));
+        let observed = match influence {
+            Influence::Observe => vec![HealthSource::Overload],
+            _ => Vec::new(),
+        };
+        assert_eq!(told.observed, observed);
+        assert_eq!(share(&channel, 1), least, "{influence:?}");
+        drop((channel, servers));
+        leaks.finish().await;
+    }
 }

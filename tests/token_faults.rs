@@ -114,19 +114,40 @@ fn is_refusal(status: &Status) -> bool {
 }
 
 #[tokio::test]
-async fn every_form_of_refusal_drops_the_token() {
+async fn a_refusal_after_a_message_drops_the_token() {
     let leaks = LeakCheck::start().await;
-    for refusing in [refuse_in_trailers, refuse_in_http] {
+    let (credentials, count) = counted();
+    let mut pair = Pair::new(credentials).await;
+    let (token, result) = pair.call(refuse_in_trailers).await;
+    assert_eq!(token, "Bearer t1");
+    assert!(is_refusal(&result.unwrap_err()));
+    // The response had begun, so the call was not repeated; the next one has another token.
+    let (token, result) = pair.call(accept).await;
+    assert_eq!(token, "Bearer t2");
+    result.unwrap();
+    assert_eq!(count.load(SeqCst), 2);
+    drop(pair);
+    leaks.finish().await;
+}
+
+/// Whoever refuses it: the server, or a gateway before it.
+#[tokio::test]
+async fn a_refusal_in_place_of_a_response_is_answered_with_another_token() {
+    let leaks = LeakCheck::start().await;
+    for refusing in [refuse, refuse_in_http] {
         let (credentials, count) = counted();
         let mut pair = Pair::new(credentials).await;
-        let (token, result) = pair.call(refusing).await;
-        assert_eq!(token, "Bearer t1");
-        assert!(is_refusal(&result.unwrap_err()));
-        // The response had begun, so the call was not repeated; the next one has another token.
-        let (token, result) = pair.call(accept).await;
-        assert_eq!(token, "Bearer t2");
-        result.unwrap();
+        let answering = async {
+            for (token, answer) in [("Bearer t1", refusing), ("Bearer t2", accept)] {
+                let request = pair.conn.next().await;
+                assert_eq!(request.header("authorization"), Some(token));
+                answer(request);
+            }
+        };
+        let both = async { tokio::join!(unary(&pair.channel, 1), answering) };
+        within(LIMIT, "a call", both).await.0.unwrap();
         assert_eq!(count.load(SeqCst), 2);
+        assert_eq!(pair.channel.stats().resends, 1);
     }
     leaks.finish().await;
 }

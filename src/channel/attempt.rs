@@ -106,20 +106,25 @@ impl Head {
         self.headers.contains_key(AUTHORIZATION)
     }
 
+    /// What the attempt led to, if the response's head says so: it is a status and nothing else (Trailers-Only), or no gRPC
+    /// response to a gRPC request. Neither is a commitment (gRFC A6).
+    pub(super) fn ended_by(&self, response: &Response<Incoming>) -> Option<Outcome> {
+        let (status, headers) = (response.status(), response.headers());
+        if http_body::Body::is_end_stream(response.body())
+            && let Some(outcome) = Outcome::of_headers(headers)
+        {
+            return Some(outcome);
+        }
+        Outcome::of_go_between(status, headers).filter(|_| self.is_grpc)
+    }
+
     /// What a picker may look at.
     pub(super) fn pick_request<'a>(&'a self, extensions: &'a Extensions) -> PickRequest<'a> {
         PickRequest::new(self.path(), &self.headers, extensions)
     }
 }
 
-/// The status, if the response is nothing else: such a response is not a commitment (gRFC A6).
-pub(super) fn trailers_only(response: &Response<Incoming>) -> Option<Outcome> {
-    http_body::Body::is_end_stream(response.body())
-        .then(|| Outcome::of_headers(response.headers()))
-        .flatten()
-}
-
-/// Whether a gateway that knows nothing of gRPC refused the token.
+/// Whether the token of a request that is not gRPC was refused.
 pub(super) fn is_unauthorized(response: &Response<Incoming>) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
 }

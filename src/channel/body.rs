@@ -49,6 +49,8 @@ struct Running {
     hold: Hold,
     /// What the call led to if the response does not say.
     unless_told: Outcome,
+    /// The endpoint has been told already what it led to.
+    is_counted: bool,
     token: Option<Arc<Held>>,
     /// Keeps the channel open.
     inner: Arc<Inner>,
@@ -88,10 +90,10 @@ impl Hold {
 }
 
 impl ResponseBody {
-    /// The response as callers get it. What it led to is counted when it has ended: at once if it has no body, and
-    /// its headers do not say.
+    /// The response as callers get it. What it led to is counted when it has ended, at once if it has no body, unless its
+    /// head said so already: `ended`, which is counted.
     pub(super) fn wrap(
-        response: Response<Incoming>,
+        (response, ended): (Response<Incoming>, Option<Outcome>),
         mut hold: Hold,
         token: Option<Arc<Held>>,
         limit: Option<TimeLimit>,
@@ -99,7 +101,8 @@ impl ResponseBody {
         past: Past,
         inner: Arc<Inner>,
     ) -> Response<Self> {
-        let unless_told = Outcome::of_http(response.status(), response.headers());
+        let unless_told =
+            ended.unwrap_or_else(|| Outcome::of_http(response.status(), response.headers()));
         let has_ended = response.body().is_end_stream();
         // There is none if a status ended the attempt.
         if (has_ended || unless_told.code != Code::Ok)
@@ -107,7 +110,7 @@ impl ResponseBody {
         {
             first.ended(unless_told, unless_told.bearing());
         }
-        if has_ended && Outcome::of_headers(response.headers()).is_none() {
+        if has_ended && ended.is_none() {
             subchannel.record(unless_told, hold.connection_id());
         }
         response.map(|incoming| {
@@ -115,6 +118,7 @@ impl ResponseBody {
                 incoming,
                 hold,
                 unless_told,
+                is_counted: ended.is_some(),
                 token,
                 inner,
             };
@@ -183,8 +187,10 @@ impl Body for ResponseBody {
             if let Some(first) = running.hold.take_first() {
                 first.ended(outcome, bearing);
             }
-            let connection = running.hold.connection_id();
-            this.subchannel.record_as(outcome, bearing, connection);
+            if !running.is_counted {
+                let connection = running.hold.connection_id();
+                this.subchannel.record_as(outcome, bearing, connection);
+            }
             if let Some(Ok(frame)) = &frame
                 && let Some(trailers) = frame.trailers_ref()
             {

@@ -21,7 +21,7 @@ use crate::token::Held;
 use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
-use super::attempt::{Head, is_unauthorized, trailers_only};
+use super::attempt::{Head, is_unauthorized};
 use super::body::Hold;
 use super::handle::Inner;
 use super::options::Settings;
@@ -74,6 +74,8 @@ enum Waiting {
 /// An endpoint's answer, and what the call holds of it: nothing, if it is a failure that is only kept.
 struct Answer {
     response: Response<Incoming>,
+    /// What it led to, if its head says so. The endpoint has been told of that.
+    ended: Option<Outcome>,
     subchannel: Arc<Subchannel>,
     slot: Option<Slot>,
 }
@@ -127,20 +129,21 @@ impl Call {
             };
             match result {
                 Ok(answer) => {
+                    let (ended, mut response) = (answer.ended, answer.response);
                     let hold = answer.slot.map_or(Hold::Nothing, Hold::Slot);
-                    let mut response = answer.response;
                     if !self.past.history.is_empty() {
                         let history = self.past.history.clone();
                         response.extensions_mut().insert(history);
                     }
-                    if is_unauthorized(&response) {
+                    // Of a gRPC call, the attempt has seen to it.
+                    if ended.is_none() && is_unauthorized(&response) {
                         self.inner.token_refused(self.token.as_ref());
                     }
-                    let limit = self.settings.limit;
                     let (subchannel, token) = (answer.subchannel, self.token);
-                    let (past, inner) = (self.past, self.inner);
+                    let (past, inner, limit) = (self.past, self.inner, self.settings.limit);
+                    let answer = (response, ended);
                     Ok(ResponseBody::wrap(
-                        response, hold, token, limit, subchannel, past, inner,
+                        answer, hold, token, limit, subchannel, past, inner,
                     ))
                 }
                 Err(error) => {
@@ -198,7 +201,7 @@ impl Call {
             self.paid = None;
             let outcome = match &result {
                 // Response headers: the call is committed to this answer.
-                Ok(answer) => match trailers_only(&answer.response) {
+                Ok(answer) => match answer.ended {
                     Some(outcome) if outcome.code != Code::Ok => outcome,
                     _ => return result,
                 },
@@ -354,7 +357,7 @@ impl Call {
         };
         let sent = sent.map_err(|error| error.at(&subchannel.name));
         let outcome = match &sent {
-            Ok(response) => trailers_only(response),
+            Ok(response) => self.head.ended_by(response),
             Err(error) => Some(Outcome::of_error(error)),
         };
         if let (Some(_), Ok(response)) = (&outcome, &sent) {
@@ -377,6 +380,7 @@ impl Call {
         }
         sent.map(|response| Answer {
             response,
+            ended: outcome,
             subchannel,
             slot: Some(slot),
         })

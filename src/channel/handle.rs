@@ -228,7 +228,7 @@ impl Channel {
     }
 
     /// Follows the state of the channel as a whole. It also wakes when the [health](crate::EndpointStatus::health) of an
-    /// endpoint flips while the whole stays as it is. Quick changes may be seen as one.
+    /// endpoint flips while the whole stays as it is, or when somebody else decides of it. Quick changes may be seen as one.
     #[must_use]
     pub fn watch_state(&self) -> watch::Receiver<State> {
         self.inner.directory.watch_state()

@@ -20,7 +20,7 @@ use crate::token::Held;
 use crate::transport::connection::Incoming;
 
 use super::ResponseBody;
-use super::attempt::{Head, is_unauthorized, trailers_only};
+use super::attempt::{Head, is_unauthorized};
 use super::body::Hold;
 use super::call::{Call, Slot};
 use super::first_message::FirstMessage;
@@ -50,6 +50,8 @@ pub(super) struct Pinned {
 /// The endpoint's answer, and what the call holds of it.
 struct Answer {
     response: Response<Incoming>,
+    /// What it led to, if its head says so.
+    ended: Option<Outcome>,
     turn: OwnedSemaphorePermit,
     token: Option<Arc<Held>>,
     first: Option<FirstMessage>,
@@ -128,7 +130,7 @@ impl Pinned {
         };
         let outcome = match &result {
             Ok(answer) => {
-                let outcome = trailers_only(&answer.response);
+                let outcome = answer.ended;
                 let code = outcome.map(|it| it.code);
                 if code == Some(Code::Unauthenticated) || is_unauthorized(&answer.response) {
                     // For the calls to come: this one is not repeated.
@@ -154,6 +156,7 @@ impl Pinned {
             Ok(answer) => {
                 let Answer {
                     response,
+                    ended,
                     turn,
                     token,
                     first,
@@ -167,7 +170,13 @@ impl Pinned {
                     first,
                 };
                 Ok(ResponseBody::wrap(
-                    response, hold, token, limit, subchannel, past, inner,
+                    (response, ended),
+                    hold,
+                    token,
+                    limit,
+                    subchannel,
+                    past,
+                    inner,
                 ))
             }
             Err(error) => {
@@ -212,7 +221,7 @@ impl Pinned {
         sent.get_or_init(Instant::now);
         let result = connection.exchange(request, body, tasks).await;
         let outcome = match &result {
-            Ok(response) => trailers_only(response),
+            Ok(response) => head.ended_by(response),
             Err(error) => Some(Outcome::of_error(error)),
         };
         if let Some(outcome) = outcome
@@ -222,6 +231,7 @@ impl Pinned {
         }
         Ok(Answer {
             response: result?,
+            ended: outcome,
             turn,
             token,
             first,

@@ -11,7 +11,7 @@ use crate::channel::ConcurrencyLimits;
 use crate::discover::Consul;
 use crate::discover::Discover;
 use crate::endpoint::Endpoint;
-use crate::health::{Breaker, EjectionLimits, Influence, OutlierDetection, SlowStart};
+use crate::health::{Breaker, EjectionLimits, Influence, OVERLOAD, OutlierDetection, SlowStart};
 use crate::pool::PoolOptions;
 use crate::probe::HealthCheck;
 use crate::retry::{BudgetLimits, Hedge, Retry};
@@ -57,6 +57,7 @@ pub struct Connector {
     pub(super) breaker: Option<Breaker>,
     pub(super) outliers: Option<OutlierDetection>,
     pub(super) discovery_influence: Influence,
+    pub(super) overload_influence: Influence,
     pub(super) limits: EjectionLimits,
     pub(super) slow_start: Option<SlowStart>,
     pub(super) concurrency: Option<ConcurrencyLimits>,
@@ -150,6 +151,7 @@ impl Connector {
             breaker: Some(Breaker::new()),
             outliers: None,
             discovery_influence: Influence::Hint,
+            overload_influence: OVERLOAD,
             limits: EjectionLimits::new(),
             slow_start: Some(SlowStart::new()),
             concurrency: None,
@@ -268,6 +270,14 @@ impl Connector {
     /// it. Default [`Influence::Hint`]: it gets its calls.
     pub fn discovery_influence(mut self, influence: Influence) -> Self {
         self.discovery_influence = influence;
+        self
+    }
+
+    /// What becomes of an endpoint that [refuses calls](crate::HealthSource::Overload) because it has too much to do. A weight
+    /// is the least of its share that it gets: it gets what it accepted in the last 10 s, but not less. Default
+    /// `Influence::Weight(0.1)`; not [`Influence::Veto`].
+    pub fn overload_influence(mut self, influence: Influence) -> Self {
+        self.overload_influence = influence;
         self
     }
 

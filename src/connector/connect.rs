@@ -82,6 +82,7 @@ impl Connector {
             outliers: self.outliers,
             probes: self.health_check.as_ref().map(HealthCheck::thresholds),
             discovery: self.discovery_influence,
+            overload: self.overload_influence,
             limits: self.limits,
             slow_start: self.slow_start,
         });
@@ -190,6 +191,7 @@ impl Connector {
             outliers.validate()?;
         }
         self.discovery_influence.validate("discovery")?;
+        self.overload_influence.validate_mild("overload")?;
         self.limits.validate()?;
         if let Some(slow_start) = &self.slow_start {
             slow_start.validate()?;

@@ -22,15 +22,15 @@ impl Writer {
         };
         let all: Vec<_> = self.known.values().map(|it| &it.health).collect();
         let seen: Vec<_> = all.iter().map(|it| it.seen()).collect();
-        let found = outlier::sweep(rules, &seen);
         let mut is_outlier = vec![false; all.len()];
-        for index in &found {
-            is_outlier[*index] = true;
+        for index in outlier::sweep(rules, &seen, fastrand::f64) {
+            is_outlier[index] = true;
         }
+        let mut changed = false;
         for (health, is_outlier) in all.iter().zip(is_outlier) {
-            health.swept(now, is_outlier);
+            changed |= health.swept(now, is_outlier);
         }
-        if !found.is_empty() {
+        if changed {
             self.review();
         }
     }

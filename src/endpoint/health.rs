@@ -32,8 +32,8 @@ pub(crate) struct EndpointHealth {
     weighed: AtomicBool,
     /// Faults since the last success.
     consecutive: AtomicU32,
-    /// Faults in a row that open the breaker, if there is one.
-    patience: u32,
+    /// Faults in a row that open the breaker, if there is one that is not only observed.
+    patience: Option<u32>,
     /// When calls without an answer, or the breaker, led to a look at the connections, in milliseconds after `born`, plus
     /// one; 0 if a call has succeeded since.
     stalled: AtomicU64,
@@ -159,6 +159,8 @@ impl EndpointHealth {
     }
 
     fn fault(&self, late: bool) -> Recorded {
+        // Connections are not replaced for a breaker that is only observed.
+        let late = late && self.patience.is_some();
         // Once the breaker is open, or about to close, all of them count.
         let excusable = late && !self.attentive.load(Ordering::Relaxed);
         if excusable && self.stands_still() {
@@ -168,7 +170,8 @@ impl EndpointHealth {
         }
         self.faults.fetch_add(1, Ordering::Relaxed);
         let consecutive = self.consecutive.fetch_add(1, Ordering::Relaxed) + 1;
-        if excusable && consecutive >= self.patience && self.begins_to_stand_still() {
+        let is_enough = self.patience.is_some_and(|it| consecutive >= it);
+        if excusable && is_enough && self.begins_to_stand_still() {
             return Recorded::Unanswered;
         }
         match self.count(consecutive) {
@@ -276,7 +279,8 @@ impl EndpointHealth {
             machine.weigh(now, totals);
             self.weighed.store(machine.weighs(), Ordering::Relaxed);
         }
-        machine.standing(connected)
+        machine.connected(now, connected);
+        machine.asked(now)
     }
 
     /// Whether it waits for its first probe.
@@ -345,14 +349,14 @@ impl EndpointHealth {
         }
     }
 
-    /// What the sweep found.
-    pub(crate) fn swept(&self, now: Instant, is_outlier: bool) {
+    /// What the sweep found. Says whether anything has changed.
+    pub(crate) fn swept(&self, now: Instant, is_outlier: bool) -> bool {
         let mut machine = lock(&self.machine);
         if is_outlier {
             machine.eject(now);
-        } else {
-            machine.spare();
+            return true;
         }
+        machine.spare(now)
     }
 
     /// What users see.

@@ -2,7 +2,7 @@
 
 use crate::time::Instant;
 
-use super::{EjectionLimits, Service};
+use super::{EjectionLimits, HealthSource, Service};
 
 /// What is said of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub(crate) struct Standing {
     pub(crate) service: Service,
     /// A source that is only observed speaks against it.
     pub(crate) observed: bool,
+    /// Who decides of it, or has something to say, if anybody does.
+    pub(crate) word: Option<HealthSource>,
 }
 
 /// What becomes of one endpoint.
@@ -61,6 +63,7 @@ impl Admission {
     /// Whether something has changed that who follows the endpoints' health wants to hear of.
     pub(crate) fn differs(&self, other: &Self) -> bool {
         self.panic != other.panic
+            || self.words != other.words
             || self.fates.len() != other.fates.len()
             || (self.fates.iter().zip(&other.fates)).any(|(one, other)| one.differs(*other))
     }
@@ -70,6 +73,8 @@ impl Admission {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Admission {
     pub(crate) fates: Vec<Fate>,
+    /// Who has something to say of each.
+    words: Vec<Option<HealthSource>>,
     /// All usable ones get calls, because too few are well.
     pub(crate) panic: bool,
 }
@@ -96,6 +101,7 @@ pub(crate) fn admit(all: &[Standing], limits: &EjectionLimits) -> Admission {
     };
     Admission {
         fates: all.iter().enumerate().map(fate).collect(),
+        words: all.iter().map(|it| it.word).collect(),
         panic,
     }
 }
@@ -146,6 +152,7 @@ mod tests {
             failing: false,
             service: Service::Out,
             observed: false,
+            word: None,
         }
     }
 
@@ -263,15 +270,19 @@ mod tests {
                     failing: false,
                     service: Service::Out,
                     observed: false,
+            word: None,
                 })
                 .collect();
             let limits = EjectionLimits::new().max_ejected(cap).panic_threshold(threshold);
-            let admission = admit(&all, &limits);
-            let gets_calls = |fate: &Fate| matches!(fate, Fate::In(_) | Fate::Tolerated(_));
-            let usable = all.iter().any(|it| it.usable);
-            proptest::prop_assert_eq!(admission.fates.iter().any(gets_calls), usable);
-            for (it, fate) in all.iter().zip(&admission.fates) {
-                proptest::prop_assert_eq!(!it.usable, *fate == Fate::Unusable);
+            // Also where others take the calls of those that are sick.
+            for limits in [limits, limits.lifted()] {
+                let admission = admit(&all, &limits);
+                let gets_calls = |fate: &Fate| matches!(fate, Fate::In(_) | Fate::Tolerated(_));
+                let usable = all.iter().any(|it| it.usable);
+                proptest::prop_assert_eq!(admission.fates.iter().any(gets_calls), usable);
+                for (it, fate) in all.iter().zip(&admission.fates) {
+                    proptest::prop_assert_eq!(!it.usable, *fate == Fate::Unusable);
+                }
             }
         });
     }

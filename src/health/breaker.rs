@@ -16,13 +16,15 @@ use super::Influence;
 ///
 /// Faults are what the endpoint or the way to it did wrong: a lost connection (once, however many calls were on it),
 /// no response within the time that a call had, a stream that the peer reset, and the answers `UNAVAILABLE`,
-/// `INTERNAL`, `UNKNOWN`, `DATA_LOSS` and `DEADLINE_EXCEEDED`; of requests that are not gRPC, the status codes from 500
-/// on. Other codes are the application's, and cancelled calls say nothing. A response that has begun and does not go on is
+/// `INTERNAL`, `UNKNOWN`, `DATA_LOSS` and `DEADLINE_EXCEEDED`, or the HTTP status of a proxy that
+/// [stands](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md) for one of them; of requests that are
+/// not gRPC, the status codes from 500 on. Other codes are the application's, and cancelled calls say nothing. A response that has begun and does not go on is
 /// no fault either: streams may be quiet.
 ///
 /// Calls that are late together because their connection stands still are one incident, not many: before the breaker
 /// opens for calls without a response, connections on which nothing comes any more are replaced, and what was on them is
-/// not counted further. It opens if calls on the new ones are late, too.
+/// not counted further. It opens if calls on the new ones are late, too. (With [`Influence::Observe`] no connection is
+/// replaced.)
 ///
 /// It keeps the endpoint's connections. It never ejects the last endpoint: see [`EjectionLimits`](crate::EjectionLimits).
 /// Where an endpoint gets calls all the same, it takes no trial: the first success after its time closes the breaker, and

@@ -3,6 +3,15 @@
 use crate::error::Error;
 
 /// What happens to an endpoint when a source of health says that it is not well.
+///
+/// | source | default | set with |
+/// |---|---|---|
+/// | no connection | veto | always: there is nothing to send a call on |
+/// | health check | veto | [`HealthCheck::influence`](crate::HealthCheck::influence) |
+/// | breaker | veto | [`Breaker::influence`](crate::Breaker::influence) |
+/// | outlier detection | veto | [`OutlierDetection::influence`](crate::OutlierDetection::influence) |
+/// | refused calls | weight | [`Connector::overload_influence`](crate::Connector::overload_influence) |
+/// | discovery | hint | [`Connector::discovery_influence`](crate::Connector::discovery_influence) |
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Influence {
@@ -30,6 +39,19 @@ impl Influence {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The same of a source that can't forbid calls.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names `field`.
+    pub(crate) fn validate_mild(self, field: &str) -> Result<(), Error> {
+        if self.is_veto() {
+            let problem = "must be a weight, a hint or observed: an endpoint that refuses some calls is to get fewer, not none";
+            return Err(Error::config(&format!("{field}.influence"), problem));
+        }
+        self.validate(field)
     }
 
     pub(crate) fn is_veto(self) -> bool {

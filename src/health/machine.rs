@@ -1,16 +1,17 @@
 //! All that is known of one endpoint.
 
-use std::fmt;
+mod objection;
+
 use std::sync::Arc;
 
 use crate::time::Instant;
 
-use super::admission::{Fate, Standing};
-use super::circuit::{Cause, Circuit, Phase};
+use super::admission::Standing;
+use super::circuit::{Circuit, Phase};
 use super::outlier::Ejection;
 use super::overload::Overload;
 use super::probed::{Answer, Probed, Thresholds, Verdict};
-use super::report::{Health, HealthSource, HealthStatus};
+use super::report::HealthSource;
 use super::window::Totals;
 use super::{Influence, Rules, Service};
 
@@ -26,26 +27,11 @@ pub(crate) struct Machine {
     unlisted: Option<Instant>,
     /// Whether it is in service, as it was decided last.
     service: Service,
-    born: Instant,
-}
-
-/// A source that speaks against the endpoint.
-struct Objection {
-    source: HealthSource,
-    influence: Influence,
-    since: Instant,
-    until: Option<Instant>,
-    half_open: bool,
-    reason: Reason,
-}
-
-/// Why it does. Put into words for reports only.
-enum Reason {
-    Probe(Arc<str>),
-    Breaker(Cause),
-    Outlier,
-    Overload(f64),
-    Unlisted,
+    connected: bool,
+    /// Since when it is connected, or is not.
+    connected_since: Instant,
+    /// Since when nothing is said against it, if so.
+    well_since: Option<Instant>,
 }
 
 impl Machine {
@@ -58,7 +44,17 @@ impl Machine {
             overload: Overload::default(),
             unlisted: None,
             service: Service::Out,
-            born: now,
+            connected: false,
+            connected_since: now,
+            well_since: None,
+        }
+    }
+
+    /// Whether its pool has a connection, or makes one when a call comes.
+    pub(crate) fn connected(&mut self, now: Instant, connected: bool) {
+        if self.connected != connected {
+            self.connected = connected;
+            self.connected_since = now;
         }
     }
 
@@ -142,8 +138,8 @@ impl Machine {
     }
 
     /// A sweep did not.
-    pub(crate) fn spare(&mut self) {
-        self.ejection.spared();
+    pub(crate) fn spare(&mut self, now: Instant) -> bool {
+        self.ejection.spared(now)
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
@@ -182,10 +178,24 @@ impl Machine {
         self.rules.probes.as_ref().is_some_and(waits)
     }
 
-    /// What its sources say together.
-    pub(crate) fn standing(&self, connected: bool) -> Standing {
+    /// What its sources say together, for others to act on.
+    pub(crate) fn asked(&mut self, now: Instant) -> Standing {
+        let standing = self.standing();
+        self.well_since = match standing.word {
+            None => self.well_since.or(Some(now)),
+            Some(_) => None,
+        };
+        standing
+    }
+
+    pub(super) fn standing(&self) -> Standing {
         let mut standing = Standing {
-            usable: connected && !self.is_pending(),
+            usable: self.connected && !self.is_pending(),
+            word: match self.connected {
+                false => Some(HealthSource::Connectivity),
+                true if self.is_pending() => Some(HealthSource::Probe),
+                true => self.decisive().map(|it| it.source),
+            },
             ill: false,
             ejected: None,
             trial: false,
@@ -212,158 +222,8 @@ impl Machine {
 
     /// Whether nothing forbids a trial.
     pub(crate) fn may_be_tried(&self) -> bool {
-        let standing = self.standing(true);
+        let standing = self.standing();
         !standing.ill && (standing.trial || standing.ejected.is_none())
-    }
-
-    /// What users see.
-    pub(crate) fn report(&self, now: Instant, fate: Fate) -> HealthStatus {
-        let mut decisive: Option<Objection> = None;
-        let mut observed = Vec::new();
-        let rank = |it: &Objection| match it.influence {
-            Influence::Veto => 0,
-            Influence::Weight(_) => 1,
-            Influence::Hint => 2,
-            Influence::Observe => 3,
-        };
-        self.each_objection(|objection| {
-            if objection.influence == Influence::Observe {
-                observed.push(objection.source);
-            }
-            // Of two that forbid it, the one that does so without a trial decides.
-            let key = |it: &Objection| (rank(it), it.half_open);
-            if decisive.as_ref().is_none_or(|it| key(&objection) < key(it)) {
-                decisive = Some(objection);
-            }
-        });
-        let health = match (fate, &decisive) {
-            (Fate::Unusable, _) if self.is_pending() => Health::Unknown,
-            (Fate::Unusable, _) => Health::Disconnected,
-            (Fate::Out, _) => Health::Ejected,
-            (Fate::Trial, _) => Health::HalfOpen,
-            (Fate::Tolerated(_), _) => Health::Tolerated,
-            (Fate::In(_), Some(_)) => Health::Suspect,
-            (Fate::In(_), None) => Health::Healthy,
-        };
-        let since = match &decisive {
-            Some(objection) => objection.since,
-            None => self.well_since(),
-        };
-        HealthStatus {
-            health,
-            decided_by: match health {
-                Health::Unknown => Some(HealthSource::Probe),
-                _ => decisive.as_ref().map(|it| it.source),
-            },
-            for_how_long: now.saturating_duration_since(since),
-            changes_in: decisive
-                .as_ref()
-                .and_then(|it| it.until)
-                .map(|until| until.saturating_duration_since(now)),
-            reason: match health {
-                Health::Unknown => Some("its first health check has no answer yet".to_owned()),
-                _ => decisive.map(|it| it.reason.to_string()),
-            },
-            observed,
-        }
-    }
-
-    /// Since when nothing is said against it.
-    fn well_since(&self) -> Instant {
-        self.born.max(self.circuit.since()).max(self.probed.since())
-    }
-
-    fn each_objection(&self, mut hear: impl FnMut(Objection)) {
-        if let Some(rules) = &self.rules.probes
-            && self.probed.verdict() == Verdict::Unhealthy
-        {
-            hear(Objection {
-                source: HealthSource::Probe,
-                influence: rules.influence,
-                since: self.probed.since(),
-                until: self.probed.next(),
-                half_open: false,
-                reason: Reason::Probe(Arc::clone(self.probed.why())),
-            });
-        }
-        if let Some(rules) = &self.rules.breaker
-            && self.circuit.phase() != Phase::Closed
-        {
-            hear(Objection {
-                source: HealthSource::Breaker,
-                influence: rules.influence,
-                since: self.circuit.since(),
-                until: self.circuit.next(),
-                half_open: self.circuit.phase() == Phase::HalfOpen,
-                reason: Reason::Breaker(self.circuit.cause()),
-            });
-        }
-        if let Some(rules) = &self.rules.outliers
-            && let Some((since, until)) = self.ejection.out()
-        {
-            hear(Objection {
-                source: HealthSource::Outliers,
-                influence: rules.influence_of(),
-                since,
-                until: Some(until),
-                half_open: false,
-                reason: Reason::Outlier,
-            });
-        }
-        if let Some((share, since)) = self.overload.share() {
-            hear(Objection {
-                source: HealthSource::Overload,
-                influence: Influence::Weight(share),
-                since,
-                until: None,
-                half_open: false,
-                reason: Reason::Overload(share),
-            });
-        }
-        if let Some(since) = self.unlisted {
-            hear(Objection {
-                source: HealthSource::Discovery,
-                influence: self.rules.discovery,
-                since,
-                until: None,
-                half_open: false,
-                reason: Reason::Unlisted,
-            });
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Probe(why) => f.write_str(why),
-            Self::Breaker(cause) => cause.fmt(f),
-            Self::Outlier => f.write_str("it does far worse than the others"),
-            Self::Overload(share) => {
-                let percent = share * 100.0;
-                write!(
-                    f,
-                    "it refuses calls (RESOURCE_EXHAUSTED), and gets {percent:.0} % of its share"
-                )
-            }
-            Self::Unlisted => f.write_str("discovery no longer lists it"),
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Consecutive(faults) => write!(f, "{faults} calls in a row failed"),
-            Self::Rate(totals) => {
-                write!(
-                    f,
-                    "{} of the last {} calls failed",
-                    totals.faults, totals.calls
-                )
-            }
-            Self::Trial => f.write_str("the call that should prove it well failed"),
-        }
     }
 }
 

@@ -9,7 +9,7 @@
 //! | probes ([`Probed`]) | answers of health checks | veto, unless set otherwise |
 //! | breaker ([`Circuit`]) | outcomes of calls | veto, unless set otherwise |
 //! | outliers ([`outlier`]) | the same, compared with the other endpoints' | veto, unless set otherwise |
-//! | overload ([`Overload`](overload::Overload)) | `RESOURCE_EXHAUSTED`, HTTP 429 | always less, never a veto |
+//! | overload ([`Overload`](overload::Overload)) | `RESOURCE_EXHAUSTED`, HTTP 429 | less, unless set otherwise; never a veto |
 //! | discovery | whether the last answer lists it | hint |
 //!
 //! ```text
@@ -34,7 +34,7 @@
 //! | `circuit`, `window` | the breaker of one endpoint |
 //! | `probed` | what probes say of one endpoint |
 //! | `outlier` | gRFC A50: who is far worse than the others |
-//! | `machine` | all of that for one endpoint |
+//! | `machine` | all of that for one endpoint; `machine/objection` says what speaks against it |
 //! | `admission` | which endpoints of a set get calls |
 //! | `overload` | how much of its calls an endpoint accepts |
 //! | `slow_start` | who has entered service lately, and gets less for a while |
@@ -64,7 +64,7 @@ pub(crate) use machine::Machine;
 pub use outlier::OutlierDetection;
 pub(crate) use probed::{Answer, Thresholds};
 pub use report::{Health, HealthSource, HealthStatus};
-pub(crate) use rules::Rules;
+pub(crate) use rules::{OVERLOAD, Rules};
 pub(crate) use slow_start::Service;
 pub use slow_start::SlowStart;
 pub(crate) use window::Totals;

@@ -33,8 +33,8 @@ const STEP: Duration = Duration::from_secs(1);
 /// There are taken to be at least so many calls in the window: one refusal of one call says little.
 const FEWEST: u64 = 10;
 
-/// What it gets at least, to show that it accepts more again.
-const LEAST: f64 = 0.1;
+/// What it gets at least, unless set otherwise, to show that it accepts more again.
+pub(super) const LEAST: f64 = 0.1;
 
 impl Overload {
     /// It refused a call. `before`: calls and refusals so far, without this one.
@@ -70,10 +70,10 @@ impl Overload {
         watch.next = now + STEP;
     }
 
-    /// What it is to get of its share, and since when it refuses calls, if it does.
+    /// What it accepts of its calls, and since when it refuses some, if it does.
     pub(super) fn share(&self) -> Option<(f64, Instant)> {
         let watch = self.0.as_ref().filter(|it| it.accepted < 1.0)?;
-        Some((watch.accepted.max(LEAST), watch.since))
+        Some((watch.accepted, watch.since))
     }
 
     /// Whether refusals are looked at.
@@ -119,7 +119,7 @@ mod tests {
             self.totals.faults += refused;
             self.now += STEP;
             self.overload.advance(self.now, self.totals);
-            let share = self.overload.share().map_or(1.0, |it| it.0);
+            let share = self.overload.share().map_or(1.0, |it| it.0.max(LEAST));
             (share * 100.0).round() as u32
         }
     }

@@ -53,7 +53,7 @@ pub enum Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HealthSource {
-    /// Its pool: there is no connection.
+    /// Its pool: there is no connection. Always a veto, whatever else is set: there is nothing to send a call on.
     Connectivity,
     /// Its health check.
     Probe,
@@ -61,8 +61,9 @@ pub enum HealthSource {
     Breaker,
     /// The outcomes of calls, compared with the other endpoints'.
     Outliers,
-    /// The endpoint itself: it refuses calls with `RESOURCE_EXHAUSTED`, or HTTP's 429, because it has too much to do. It gets
-    /// the part of its share that it accepted in the last 10 s, and at least a tenth.
+    /// The endpoint itself: it refuses calls with `RESOURCE_EXHAUSTED`, or requests that are not gRPC with HTTP's 429, because
+    /// it has too much to do. It gets the part of its share that it accepted in the last 10 s, and at least a tenth, unless
+    /// [set](crate::Connector::overload_influence) otherwise.
     Overload,
     /// The source of endpoints: it no longer lists it.
     Discovery,
@@ -78,9 +79,10 @@ pub struct HealthStatus {
     pub decided_by: Option<HealthSource>,
     /// What that source says.
     pub reason: Option<String>,
-    /// For how long.
+    /// For how long; of an endpoint against which nothing is said, for how long it has been so and connected.
     pub for_how_long: Duration,
-    /// In what time it changes by itself; `None` if nobody knows.
+    /// In what time that source changes its mind by itself; `None` if nobody knows. Of several that forbid calls, the
+    /// one that does so for the longest time is the one that decides.
     pub changes_in: Option<Duration>,
     /// What sources that are only [observed](crate::Influence::Observe) would have done.
     pub observed: Vec<HealthSource>,

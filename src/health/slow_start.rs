@@ -193,6 +193,7 @@ mod tests {
         failing: false,
         service: Service::Out,
         observed: false,
+        word: None,
     };
 
     const SECOND: Duration = Duration::from_secs(1);

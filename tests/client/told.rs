@@ -2,14 +2,14 @@
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use trunkline::{Discover, Endpoint, Resolution, Resolutions};
+use trunkline::{Discover, Endpoint, Outage, Resolution, Resolutions};
 
 /// What a source says.
 type Answer = Result<Resolution, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The source. Its name is `told`.
 #[derive(Debug)]
-pub struct Told(mpsc::Receiver<Answer>);
+pub struct Told(mpsc::Receiver<Answer>, Outage);
 
 /// The test's end. Dropping it ends the source's stream.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Teller(mpsc::Sender<Answer>);
 impl Told {
     pub fn new() -> (Teller, Self) {
         let (sender, receiver) = mpsc::channel(16);
-        (Teller(sender), Self(receiver))
+        (Teller(sender), Self(receiver, Outage::keep().guard(1.0)))
     }
 
     /// A source that has said this, and says nothing more until the teller does.
@@ -29,6 +29,12 @@ impl Told {
             Err(error) => teller.fail(error),
         }
         (teller, told)
+    }
+
+    /// The same, believed so far.
+    pub fn under(mut self, outage: Outage) -> Self {
+        self.1 = outage;
+        self
     }
 }
 
@@ -56,6 +62,10 @@ impl Teller {
 impl Discover for Told {
     fn name(&self) -> String {
         "told".to_owned()
+    }
+
+    fn outage(&self) -> Outage {
+        self.1
     }
 
     fn resolutions(self: Box<Self>) -> Resolutions {

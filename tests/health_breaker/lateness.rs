@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tonic::Code;
 use trunkline::{
-    Backoff, Balance, CallOptions, Connector, Endpoint, Health, HealthSource, PoolOptions, Retry,
+    Backoff, Balance, CallOptions, Connector, Endpoint, Health, HealthSource, Influence,
+    PoolOptions, Retry,
 };
 use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
@@ -98,6 +99,28 @@ async fn a_frozen_connection_is_replaced() {
         let _ = ask(&channel, request(2), soon()).await;
         tokio::task::yield_now().await;
     }
+    drop((channel, peer));
+    leaks.finish().await;
+}
+
+/// A breaker that is only observed tells of it, and does nothing.
+#[tokio::test]
+async fn a_frozen_connection_is_kept_by_a_breaker_that_is_only_observed() {
+    let leaks = LeakCheck::start().await;
+    let peer = RawPeer::tcp().serve(&[], |_| Reaction::Freeze);
+    let connector = Connector::tcp(peer.addr().to_string()).retry(Retry::none());
+    let connector = connector.breaker(for_a_moment().influence(Influence::Observe));
+    let channel = connector.connect().await.unwrap();
+    while status(&channel, 0).health != Health::Suspect {
+        let _ = ask(&channel, request(1), soon()).await;
+    }
+    // Long enough for it to be half-open, and for the faults after that.
+    for _ in 0..10 {
+        let _ = ask(&channel, request(1), soon()).await;
+    }
+    let told = status(&channel, 0);
+    assert_eq!(told.observed, [HealthSource::Breaker]);
+    assert_eq!(peer.seen().connections(), 1);
     drop((channel, peer));
     leaks.finish().await;
 }

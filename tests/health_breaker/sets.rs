@@ -198,6 +198,10 @@ async fn an_outlier_is_ejected_for_a_while() {
         }
     });
     about(&calls.await, &[50; 6]);
+    // On the connections that there were before.
+    for server in &rig.servers {
+        assert_eq!(server.journal().accepted(), 1);
+    }
     drop((client, rig));
     leaks.finish().await;
 }

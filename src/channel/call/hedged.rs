@@ -16,7 +16,6 @@ use crate::lock::lock;
 use crate::retry::{AttemptFacts, GiveUp, Hedging, Withdrawal};
 use crate::time::Instant;
 
-use super::super::attempt::trailers_only;
 use super::super::past::{Ended, Past};
 use super::{Answer, Call, Waiting};
 
@@ -156,7 +155,7 @@ impl Call {
         self.past.adopt(&mut leg.past, race.begun);
         let now = Instant::now();
         let outcome = match &result {
-            Ok(answer) => trailers_only(&answer.response).filter(|it| it.code != Code::Ok),
+            Ok(answer) => answer.ended.filter(|it| it.code != Code::Ok),
             Err(error) => Some(Outcome::of_error(error)),
         };
         let tolerable = match &result {

@@ -1,7 +1,28 @@
+//! Every transition, with time and chance as arguments.
+//!
+//! | transition | tests |
+//! |---|---|
+//! | probes: unknown to healthy, unknown to unhealthy | `probed`: `the_first_answer_decides` |
+//! | probes: healthy to unhealthy, by failures, by the server's word | `probes_step_by_step` |
+//! | probes: unhealthy to healthy, by answers, by a standing word, by an unhelpful one, by time | `probes_step_by_step` |
+//! | breaker: closed to open, by faults in a row | `the_breaker_step_by_step` |
+//! | breaker: closed to open, by rate | `the_rate_of_successes_step_by_step` |
+//! | breaker: open to half-open; half-open to closed, to open, and neither where calls come all the same | `the_breaker_step_by_step`; `circuit`: `a_trial_decides…`, `where_calls_come_all_the_same…` |
+//! | breaker: the trial begins, ends, is cancelled, is overtaken | `endpoint::health::trial` |
+//! | outliers: in to ejected, and back by time, by a sweep; longer, shorter | `outlier::ejection` |
+//! | overload: watched, less, more, left alone | `overload`, `refusals` |
+//! | discovery: unlisted and listed again; connection: lost and made | `reports` |
+//! | together: who decides, since when, until when | `sources_do_not_speak_for_each_other`, `reports` |
+//! | the set: in, out, trial, tolerated, panic | `admission` |
+//! | whatever happens | `stories` |
+
+mod refusals;
+mod reports;
 mod stories;
 
 use std::time::Duration;
 
+use super::super::admission::Fate;
 use super::super::{Breaker, EjectionLimits, OutlierDetection};
 use super::*;
 
@@ -35,6 +56,10 @@ enum Event {
     Sample,
     Eject,
     Spare,
+    /// It refuses a call because it has too much to do.
+    Refuse,
+    Connected(bool),
+    Listed(bool),
     /// Nothing but time.
     Look,
 }
@@ -47,16 +72,20 @@ struct Patient {
     machine: Machine,
     totals: Totals,
     consecutive: u32,
+    refusals: u64,
     /// Its calls come although they should not.
     tolerated: bool,
 }
 
 impl Patient {
     fn new(rules: &Arc<Rules>, now: Instant) -> Self {
+        let mut machine = Machine::new(Arc::clone(rules), now);
+        machine.connected(now, true);
         Self {
-            machine: Machine::new(Arc::clone(rules), now),
+            machine,
             totals: Totals::default(),
             consecutive: 0,
+            refusals: 0,
             tolerated: false,
         }
     }
@@ -85,13 +114,23 @@ impl Patient {
             Look => return machine.advance(now),
             Event::Sample => machine.sample(now, self.totals),
             Eject => machine.eject(now),
-            Event::Spare => machine.spare(),
+            Event::Refuse => {
+                let before = Totals {
+                    calls: self.refusals,
+                    faults: self.refusals,
+                };
+                self.refusals += 1;
+                machine.refused(now, before);
+            }
+            Event::Connected(connected) => machine.connected(now, connected),
+            Event::Listed(listed) => machine.listed(now, listed),
+            Event::Spare => return machine.spare(now),
         }
         false
     }
 
     fn is_well(&self) -> bool {
-        let standing = self.machine.standing(true);
+        let standing = self.machine.standing();
         !standing.ill && standing.ejected.is_none()
     }
 }
@@ -109,7 +148,7 @@ enum Stands {
 }
 
 fn stands(machine: &Machine) -> Stands {
-    let standing = machine.standing(true);
+    let standing = machine.standing();
     match standing {
         Standing { usable: false, .. } => Stands::Pending,
         Standing { ill: true, .. } => Stands::Ill,
@@ -289,12 +328,12 @@ fn sources_without_a_veto_leave_it_its_calls() {
         assert_eq!(stands(&patient.machine), Stands::Well, "nobody waits");
         patient.meet(now, NotServing, 0.0);
         assert_eq!(stands(&patient.machine), Stands::Well);
-        let standing = patient.machine.standing(true);
+        let standing = patient.machine.standing();
         assert!((standing.share - share).abs() < 1e-9, "{standing:?}");
         for _ in 0..5 {
             patient.meet(now, Fault, 0.0);
         }
-        let standing = patient.machine.standing(true);
+        let standing = patient.machine.standing();
         assert!((standing.share - share * share).abs() < 1e-9);
         // Its calls go on: none of them is a trial, and the first that succeeds in due time counts.
         patient.meet(now, Success, 0.0);
@@ -302,10 +341,10 @@ fn sources_without_a_veto_leave_it_its_calls() {
         patient.machine.advance(later);
         patient.meet(later, Fault, 0.0);
         assert_eq!(patient.machine.next(), None);
-        let standing = patient.machine.standing(true);
+        let standing = patient.machine.standing();
         assert!((standing.share - share * share).abs() < 1e-9);
         patient.meet(later, Success, 0.0);
-        let standing = patient.machine.standing(true);
+        let standing = patient.machine.standing();
         assert!((standing.share - share).abs() < 1e-9);
     }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::super::super::admission::{Admission, admit};
 use super::super::super::outlier::{Seen, sweep};
+use super::super::super::report::Health;
 use super::*;
 
 /// The most changes between well and not that one source makes in any minute.
@@ -102,8 +103,26 @@ fn waiting_until_all_is_forgotten_gains_little() {
 }
 
 /// Events of many endpoints: which, what, and the milliseconds before it.
-fn stories() -> impl Strategy<Value = Vec<(usize, Event, u64)>> {
+type Story = Vec<(usize, Event, u64)>;
+
+/// Of calls and probes.
+fn stories() -> impl Strategy<Value = Story> {
+    vec((0..8usize, events(), pauses()), 1..200)
+}
+
+/// Of all that an endpoint hears of.
+fn full_stories() -> impl Strategy<Value = Story> {
     let event = prop_oneof![
+        8 => events(),
+        1 => any::<bool>().prop_map(Event::Connected),
+        1 => any::<bool>().prop_map(Event::Listed),
+        1 => Just(Event::Refuse),
+    ];
+    vec((0..8usize, event, pauses()), 1..200)
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
         6 => Just(Fault),
         2 => Just(Success),
         1 => Just(Serving),
@@ -113,9 +132,20 @@ fn stories() -> impl Strategy<Value = Vec<(usize, Event, u64)>> {
         1 => Just(StandingWord),
         1 => Just(Event::Sample),
         1 => Just(Look),
-    ];
-    let pause = prop_oneof![6 => 0..5u64, 4 => 0..500u64, 2 => 0..5_000u64, 1 => 0..90_000u64];
-    vec((0..8usize, event, pause), 1..200)
+    ]
+}
+
+fn pauses() -> impl Strategy<Value = u64> {
+    prop_oneof![6 => 0..5u64, 4 => 0..500u64, 2 => 0..5_000u64, 1 => 0..90_000u64]
+}
+
+fn influences() -> impl Strategy<Value = Influence> {
+    prop_oneof![
+        Just(Influence::Veto),
+        Just(Influence::Weight(0.1)),
+        Just(Influence::Hint),
+        Just(Influence::Observe),
+    ]
 }
 
 /// A set of endpoints under one channel's rules.
@@ -145,7 +175,12 @@ impl World {
             .iter_mut()
             .map(|it| {
                 it.machine.advance(now);
-                it.machine.standing(true)
+                let refusals = Totals {
+                    calls: it.refusals,
+                    faults: it.refusals,
+                };
+                it.machine.weigh(now, refusals);
+                it.machine.asked(now)
             })
             .collect();
         self.admission = admit(&standings, &self.rules.limits);
@@ -161,7 +196,7 @@ impl World {
             ejected: it.machine.is_ejected(),
         });
         let seen: Vec<_> = seen.collect();
-        let found = sweep(rules, &seen);
+        let found = sweep(rules, &seen, || 0.0);
         for (index, patient) in self.patients.iter_mut().enumerate() {
             let event = match found.contains(&index) {
                 true => Eject,
@@ -175,8 +210,17 @@ impl World {
         let fates = &self.admission.fates;
         let gets_calls = |fate: &Fate| matches!(fate, Fate::In(_) | Fate::Tolerated(_));
         let mut patients = self.patients.iter();
-        let any_usable = patients.any(|it| it.machine.standing(true).usable);
+        let any_usable = patients.any(|it| it.machine.standing().usable);
         assert_eq!(fates.iter().any(gets_calls), any_usable, "{self:?}");
+        // Connected is usable, but for one whose health check is to be heard first.
+        for patient in &self.patients {
+            let machine = &patient.machine;
+            let usable = machine.connected && !machine.is_pending();
+            assert_eq!(machine.standing().usable, usable);
+        }
+        for fate in fates.iter().filter(|fate| gets_calls(fate)) {
+            assert!(fate.share() > 0.0, "{self:?}");
+        }
         for (patient, fate) in self.patients.iter().zip(fates) {
             // What time does is done: or the directory would come back for it for ever.
             let next = patient.machine.next();
@@ -200,16 +244,22 @@ proptest! {
         size in 1..=8usize,
         cap in 0.0..=1.0f64,
         threshold in 0.0..=1.0f64,
-        story in stories(),
+        story in full_stories(),
+        (by_breaker, by_outliers, by_probes, discovery) in
+            (influences(), influences(), influences(), influences()),
         seed in any::<u64>(),
     ) {
         let mut random = fastrand::Rng::with_seed(seed);
         let outliers = OutlierDetection::new()
+            .influence(by_outliers)
             .success_rate(1.0, 2, 5)
             .failure_share(0.5, 2, 5)
             .max_ejected(1.0);
         let rules = Rules {
             outliers: Some(outliers.clone()),
+            breaker: Some(Breaker::new().influence(by_breaker)),
+            probes: Some(Thresholds { unhealthy: 3, healthy: 2, influence: by_probes }),
+            discovery,
             limits: EjectionLimits::new().max_ejected(cap).panic_threshold(threshold),
             ..rules()
         };

@@ -1,0 +1,219 @@
+//! Answers to gRPC calls that are not the server's own: the HTTP status of something in front of it, without a
+//! `grpc-status`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "here a task belongs to its test, whose leak check sees it"
+)]
+
+mod client;
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::calls::unary;
+use client::health::{said, status};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use support::body::post;
+use support::h2_server::{H2Conn, H2Peer, H2Request};
+use support::leak::LeakCheck;
+use support::wait::within;
+use tonic::Code;
+use tonic::body::Body;
+use trunkline::{
+    Backoff, Channel, Connector, Delivery, Health, HealthSource, Hedge, History, Retry,
+};
+use trunkline_proto::{EchoReply, Message as _};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const PAGE: &[u8] = b"<p>come back later";
+
+/// Answers as a proxy does whose server is away: with a page, or with a status alone.
+fn refuse(mut request: H2Request, status: u16, has_page: bool) {
+    let response = Response::builder()
+        .status(status)
+        .header("content-type", "text/html");
+    let response = response.body(()).unwrap();
+    let sent = request.respond.send_response(response, !has_page);
+    if has_page {
+        sent.unwrap()
+            .send_data(Bytes::from_static(PAGE), true)
+            .unwrap();
+    }
+}
+
+fn accept(request: H2Request) {
+    request.ok(&EchoReply::default().encode_to_vec());
+}
+
+async fn connect(adjust: impl FnOnce(Connector) -> Connector) -> (Channel, H2Conn, H2Peer) {
+    let peer = H2Peer::tcp();
+    let connector = adjust(Connector::target(peer.uri()));
+    let (channel, conn) = tokio::join!(connector.connect(), peer.accept());
+    (channel.unwrap(), conn, peer)
+}
+
+/// The default policy: `UNAVAILABLE` is retried, the other codes are not.
+#[tokio::test]
+async fn what_a_proxy_says_in_place_of_its_server_is_retried() {
+    let leaks = LeakCheck::start().await;
+    for (http, has_page) in [
+        (503, true),
+        (503, false),
+        (502, true),
+        (504, true),
+        (429, true),
+    ] {
+        let (channel, mut conn, peer) = connect(|it| it).await;
+        let answering = async {
+            refuse(conn.next().await, http, has_page);
+            let again = conn.next().await;
+            assert_eq!(again.header("grpc-previous-rpc-attempts"), Some("1"));
+            accept(again);
+        };
+        let both = async { tokio::join!(channel.send(post(Body::empty())), answering) };
+        let (response, ()) = within(LIMIT, "the call", both).await;
+        let response = response.unwrap();
+        assert_eq!(response.status(), 200, "{http}");
+        let history = response.extensions().get::<History>().unwrap().clone();
+        let told: Vec<_> = history
+            .iter()
+            .map(|it| (it.code(), it.delivery(), it.counted()))
+            .collect();
+        assert_eq!(told, [(Code::Unavailable, Delivery::Answered, true)]);
+        response.into_body().collect().await.unwrap();
+        let stats = channel.stats();
+        assert_eq!((stats.retries, stats.failed), (1, 0), "{http}");
+        drop((channel, conn, peer));
+    }
+    leaks.finish().await;
+}
+
+/// What is not retried is the caller's as it came, and so is the last answer of all.
+#[tokio::test]
+async fn what_is_not_retried_comes_through_as_it_is() {
+    let leaks = LeakCheck::start().await;
+    let soon = Backoff::calls().initial(Duration::from_millis(1));
+    let twice = Retry::exponential().attempts(2).backoff(soon);
+    for (http, retry, requests) in [
+        (503, Retry::none(), 1),
+        (503, twice.clone(), 2),
+        (500, twice.clone(), 1),
+        (404, twice.clone(), 1),
+        (401, twice.clone(), 1),
+        (400, twice, 1),
+    ] {
+        let (channel, mut conn, peer) = connect(|it| it.retry(retry)).await;
+        let answering = async {
+            for _ in 0..requests {
+                refuse(conn.next().await, http, true);
+            }
+        };
+        let both = async { tokio::join!(channel.send(post(Body::empty())), answering) };
+        let (response, ()) = within(LIMIT, "the call", both).await;
+        let response = response.unwrap();
+        assert_eq!(response.status().as_u16(), http);
+        assert_eq!(response.headers()["content-type"], "text/html");
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), PAGE);
+        assert_eq!(channel.stats().failed, 0);
+        assert_eq!(channel.status().endpoints[0].in_flight, 0);
+        drop((channel, conn, peer));
+    }
+    leaks.finish().await;
+}
+
+/// Each is one fault of its endpoint, whether it has a body or not, and whether that is read or not.
+#[tokio::test]
+async fn they_count_once_each() {
+    let leaks = LeakCheck::start().await;
+    for pinned in [false, true] {
+        for has_page in [false, true] {
+            let (channel, mut conn, peer) = connect(|it| it.retry(Retry::none())).await;
+            let pin = channel.acquire().await.unwrap();
+            for nth in 1..=5 {
+                assert_eq!(status(&channel, 0).health, Health::Healthy, "{nth}");
+                let answering = async { refuse(conn.next().await, 503, has_page) };
+                let calling = async {
+                    match pinned {
+                        true => pin.send(post(Body::empty())).await,
+                        false => channel.send(post(Body::empty())).await,
+                    }
+                };
+                let (response, ()) = tokio::join!(calling, answering);
+                let body = response.unwrap().into_body().collect().await.unwrap();
+                assert_eq!(body.to_bytes().is_empty(), !has_page);
+                let endpoint = channel.status().endpoints.remove(0);
+                assert_eq!((endpoint.answered, endpoint.failed), (nth, 0));
+            }
+            let told = client::health::is(&channel, 0, Health::Tolerated).await;
+            let reason = "5 calls in a row failed";
+            assert_eq!(said(&told), (Some(HealthSource::Breaker), reason));
+            drop((pin, channel, conn, peer));
+        }
+    }
+    leaks.finish().await;
+}
+
+/// Another attempt follows at once, and the proxy's answer is not the call's.
+#[tokio::test]
+async fn a_hedged_call_goes_on_after_one() {
+    let leaks = LeakCheck::start().await;
+    let never = Duration::from_secs(3600);
+    let (channel, mut conn, peer) = connect(|it| {
+        it.retry(Retry::exponential().idempotent(true))
+            .hedge(Hedge::after(never))
+    })
+    .await;
+    let answering = async {
+        refuse(conn.next().await, 503, true);
+        accept(conn.next().await);
+    };
+    let both = async { tokio::join!(unary(&channel, 1), answering) };
+    within(LIMIT, "the call", both).await.0.unwrap();
+    let stats = channel.stats();
+    assert_eq!((stats.hedges, stats.failed), (1, 0));
+    drop((channel, conn, peer));
+    leaks.finish().await;
+}
+
+/// As tonic tells its users of it.
+#[tokio::test]
+async fn tonic_maps_what_comes_through() {
+    let leaks = LeakCheck::start().await;
+    let (channel, mut conn, peer) = connect(|it| it.retry(Retry::none())).await;
+    let answering = async { refuse(conn.next().await, 503, false) };
+    let call = unary(&channel, 1);
+    let (result, ()) = tokio::join!(call, answering);
+    assert_eq!(result.unwrap_err().code(), Code::Unavailable);
+    drop((channel, conn, peer));
+    leaks.finish().await;
+}
+
+/// They have no `grpc-status` in any case: their answers are responses, as ever.
+#[tokio::test]
+async fn requests_that_are_not_grpc_are_not_retried() {
+    let leaks = LeakCheck::start().await;
+    for http in [503, 429] {
+        let (channel, mut conn, peer) = connect(|it| it).await;
+        let request = Request::get("/page").body(Body::empty()).unwrap();
+        let answering = async { refuse(conn.next().await, http, true) };
+        let both = async { tokio::join!(channel.send(request), answering) };
+        let (response, ()) = within(LIMIT, "the call", both).await;
+        let response = response.unwrap();
+        assert_eq!(response.status().as_u16(), http);
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), PAGE);
+        assert_eq!(channel.stats().retries, 0);
+        drop((channel, conn, peer));
+    }
+    leaks.finish().await;
+}
