@@ -176,7 +176,8 @@ impl Channel {
         }
     }
 
-    /// Sends a request, as the [`Service`] does, without a box for the future.
+    /// Sends a request, as the [`Service`] does, without a box for the future. That borrows nothing, and the call's time
+    /// limit counts from here on, not from when it is polled first.
     ///
     /// Scheme and authority of the request's URI are replaced by those of the endpoint. The request's body
     /// is kept until the response begins, up to the replay limit, so that the call can be repeated.
@@ -189,8 +190,12 @@ impl Channel {
     ///
     /// Dropping the future resets the stream and gives back all that the call held. The call may have been
     /// processed.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
-        Call::new(Arc::clone(&self.inner), request).run().await
+    pub fn send(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send + use<> {
+        // The future of an `async fn` would have room for the request beside that for the call.
+        Call::new(Arc::clone(&self.inner), request).run()
     }
 
     /// Pins a sequence of calls to one connection, and gives it back when dropped.
