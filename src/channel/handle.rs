@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::Code;
 use tonic::body::Body;
 use tower_service::Service;
@@ -72,6 +72,8 @@ pub(super) struct Inner {
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
     pub(super) concurrency: Option<Arc<Concurrency>>,
+    /// Places for calls that wait for an endpoint to be ready.
+    pub(super) places: Semaphore,
     pub(super) counters: Counters,
     /// The balancing policy looks at latencies.
     pub(super) times_calls: bool,
@@ -167,6 +169,7 @@ impl Channel {
                 retry: parts.retry,
                 hedging: parts.hedging,
                 budget,
+                places: Semaphore::new(parts.defaults.max_waiting),
                 defaults: parts.defaults,
                 concurrency: parts.concurrency,
                 counters: Counters::default(),
