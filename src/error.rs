@@ -137,7 +137,7 @@ impl Error {
     }
 
     /// All streams of the endpoint were taken, and none became free within the limit on waiting, or too
-    /// many calls were waiting already.
+    /// many calls were waiting already, for that or for an endpoint to be ready.
     #[must_use]
     pub fn is_pool_wait(&self) -> bool {
         self.kind() == Kind::PoolWait

@@ -202,6 +202,9 @@ fn times() -> Vec<Wrong> {
         every(shortest - Duration::from_nanos(1)),
         keepalive("interval", Keepalive::every(ZERO).allow_frequent()),
         tcp("keepalive_retries", |it| it.keepalive_retries(0)),
+        wrong("max_waiting", connector().max_waiting(0)),
+        wrong("max_waiting", connector().max_waiting(usize::MAX)),
+        wrong("fail_fast_after", connector().fail_fast_after(ZERO)),
     ];
     for bad in [ZERO, MAX] {
         all.extend([

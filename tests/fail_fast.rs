@@ -69,6 +69,44 @@ async fn a_peer_that_never_answers_the_handshake_holds_calls_up_for_so_long() {
     leaks.finish().await;
 }
 
+/// An outage collects no more calls than it may, and those that were first are served when it ends.
+#[tokio::test]
+async fn calls_that_wait_for_readiness_are_limited_in_number() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    let (teller, told) = Told::saying(Err("it is away"));
+    let channel = Connector::discover(told)
+        .wait_for_ready(true)
+        .max_waiting(2)
+        .connect_lazy()
+        .unwrap();
+    // Whoever gives up leaves its place.
+    let short = CallOptions::new().timeout(MOMENT);
+    for id in 1..=3 {
+        let failed = ask(&channel, request(id), short).await.unwrap_err();
+        assert_eq!(failed.code(), Code::DeadlineExceeded);
+    }
+    let mut calls = tokio::task::JoinSet::new();
+    for id in 4..=6 {
+        let channel = channel.clone();
+        calls.spawn(async move { unary(&channel, id).await });
+    }
+    let refused = within(LIMIT, "the refusal", calls.join_next()).await;
+    let refused = refused.unwrap().unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let message = "too many calls are waiting for an endpoint to be ready (max_waiting)";
+    assert_eq!(refused.message(), message);
+    teller.say([endpoint(&server)]);
+    while let Some(served) = within(LIMIT, "the waiting calls", calls.join_next()).await {
+        assert_eq!(served.unwrap().unwrap().server, "a");
+    }
+    for id in 7..=10 {
+        assert_eq!(unary(&channel, id).await.unwrap().server, "a");
+    }
+    drop((channel, server, teller));
+    leaks.finish().await;
+}
+
 #[tokio::test]
 async fn silent_discovery_holds_calls_up_for_so_long() {
     let leaks = LeakCheck::start().await;

@@ -3,19 +3,22 @@
 mod failure;
 mod hedged;
 mod lease;
+mod repeat;
 
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
 
 use http::{Extensions, Request, Response};
-use tonic::Code;
 use tonic::body::Body;
 
 use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
-use crate::error::{Delivery, Error, Kind, Stage};
-use crate::retry::{AttemptFacts, GiveUp, Replay, Verdict, Withdrawal};
+use crate::error::{Delivery, Error, Kind};
+use crate::retry::{Replay, Withdrawal};
 use crate::time::Instant;
 use crate::token::Held;
 use crate::transport::connection::Incoming;
@@ -25,7 +28,7 @@ use super::attempt::{Head, is_unauthorized};
 use super::body::Hold;
 use super::handle::Inner;
 use super::options::Settings;
-use super::past::{Ended, Past};
+use super::past::Past;
 use failure::{per_try_timeout_passed, unrepeatable};
 use hedged::Leg;
 pub(super) use lease::Slot;
@@ -121,47 +124,50 @@ impl Call {
         async move {
             self.inner.counters.started();
             self.inner.budget.deposit(self.inner.age(self.started));
-            let result = if self.is_hedged() {
+            // Nothing large may be alive where this waits: the future has room for it then, next to all else.
+            let hedged = self.is_hedged();
+            let error = match hedged {
                 // Calls without hedging have no room for this.
-                Box::pin(self.hedged()).await
-            } else {
-                self.limited().await
+                true => match Box::pin(self.hedged()).await {
+                    Ok(answer) => return Ok(self.answered(answer)),
+                    Err(error) => error,
+                },
+                false => match self.limited().await {
+                    Ok(answer) => return Ok(self.answered(answer)),
+                    Err(error) => error,
+                },
             };
-            match result {
-                Ok(answer) => {
-                    let (ended, mut response) = (answer.ended, answer.response);
-                    let hold = answer.slot.map_or(Hold::Nothing, Hold::Slot);
-                    if !self.past.history.is_empty() {
-                        let history = self.past.history.clone();
-                        response.extensions_mut().insert(history);
-                    }
-                    // Of a gRPC call, the attempt has seen to it.
-                    if ended.is_none() && is_unauthorized(&response) {
-                        self.inner.token_refused(self.token.as_ref());
-                    }
-                    let (subchannel, token) = (answer.subchannel, self.token);
-                    let (past, inner, limit) = (self.past, self.inner, self.settings.limit);
-                    let answer = (response, ended);
-                    Ok(ResponseBody::wrap(
-                        answer, hold, token, limit, subchannel, past, inner,
-                    ))
-                }
-                Err(error) => {
-                    self.inner.counters.failed();
-                    if error.kind() != Kind::Timeout {
-                        // It may have come here without a pause. Callers that repeat the call in a loop would keep
-                        // the runtime from the very tasks that connect the channel.
-                        tokio::task::yield_now().await;
-                    }
-                    let error = if self.in_doubt && !error.maybe_processed() {
-                        error.delivered(Delivery::MaybeProcessed)
-                    } else {
-                        error
-                    };
-                    Err(self.past.tell(error))
-                }
+            self.inner.counters.failed();
+            if error.kind() != Kind::Timeout {
+                // It may have come here without a pause. Callers that repeat the call in a loop would keep
+                // the runtime from the very tasks that connect the channel.
+                tokio::task::yield_now().await;
             }
+            let error = if self.in_doubt && !error.maybe_processed() {
+                error.delivered(Delivery::MaybeProcessed)
+            } else {
+                error
+            };
+            Err(self.past.tell(error))
         }
+    }
+
+    /// The call ends with this answer, as far as the attempts go.
+    fn answered(self, answer: Answer) -> Response<ResponseBody> {
+        let (ended, mut response) = (answer.ended, answer.response);
+        let hold = answer.slot.map_or(Hold::Nothing, Hold::Slot);
+        if !self.past.history.is_empty() {
+            let history = self.past.history.clone();
+            response.extensions_mut().insert(history);
+        }
+        // Of a gRPC call, the attempt has seen to it.
+        if ended.is_none() && is_unauthorized(&response) {
+            self.inner.token_refused(self.token.as_ref());
+        }
+        let (subchannel, token) = (answer.subchannel, self.token);
+        let (past, inner, limit) = (self.past, self.inner, self.settings.limit);
+        let answer = (response, ended);
+        ResponseBody::wrap(answer, hold, token, limit, subchannel, past, inner)
     }
 
     /// The attempts, under the deadline.
@@ -197,120 +203,16 @@ impl Call {
         loop {
             self.past.begin();
             let result = self.attempt().await;
-            // If it was never sent. What follows may draw anew, and must not find this one missing.
-            self.paid = None;
-            let outcome = match &result {
-                // Response headers: the call is committed to this answer.
-                Ok(answer) => match answer.ended {
-                    Some(outcome) if outcome.code != Code::Ok => outcome,
-                    _ => return result,
-                },
-                Err(error) => match error.kind() {
-                    Kind::Disconnected if self.inner.tasks.is_cancelled() => {
-                        return result.map_err(|error| self.closed_under(error));
-                    }
-                    // Of the attempt: the call's own deadline ends all of this.
-                    Kind::Timeout
-                    | Kind::Connect
-                    | Kind::Refused
-                    | Kind::Disconnected
-                    | Kind::Protocol => Outcome::of_error(error),
-                    // Nothing left, but a resend at once would find the same endpoints: gRPC hands a failed
-                    // pick to the configured policy.
-                    Kind::NoEndpoint => Outcome {
-                        delivery: Delivery::Answered,
-                        ..Outcome::of_error(error)
-                    },
-                    // The same again would come of repeating these.
-                    Kind::Config
-                    | Kind::PoolWait
-                    | Kind::Request
-                    | Kind::Token
-                    | Kind::Dropped
-                    | Kind::Closed => return result.map_err(|error| self.failed(error)),
-                },
+            let pause = match self.after(result) {
+                ControlFlow::Break(result) => return result,
+                ControlFlow::Continue(pause) => pause,
             };
-            let limit = self.settings.limit.as_ref();
-            if limit.is_some_and(|limit| limit.explains(outcome.code)) {
-                return Err(self.deadline_passed());
-            }
-            let verdict = match self.gets_another_token(outcome.code) {
-                true => Verdict::ResendNow,
-                false => self.decide(outcome),
-            };
-            if let Verdict::GiveUp(reason) = verdict {
-                return result.map_err(|error| self.failed(error).given_up(reason.why()));
-            }
-            let endpoint = self.endpoint.as_ref().map(|it| &it.name);
-            let ended = match &result {
-                Ok(_) => Ended {
-                    endpoint,
-                    stage: Stage::Response,
-                    delivery: outcome.delivery,
-                    code: outcome.code,
-                },
-                Err(error) => Ended::with(error, endpoint),
-            };
-            self.waiting = Waiting::ToRetry;
-            match verdict {
-                Verdict::GiveUp(_) => {}
-                Verdict::ResendNow => {
-                    self.past.resent(&ended);
-                    self.last_error = result.err();
-                    self.refused |= outcome.delivery == Delivery::Refused;
-                    self.inner.counters.resent();
-                    // Lets a driver run that has not noticed yet that its connection is gone.
-                    tokio::task::yield_now().await;
-                }
-                Verdict::RetryAfter { delay, withdrawal } => {
-                    self.past.failed(&ended);
-                    if outcome.pushback.is_some() {
-                        self.past.since_pushback = 0;
-                    }
-                    self.paid = Some(withdrawal);
-                    // Drops an answer, and with it the slot: not needed while waiting.
-                    self.last_error = result.err();
-                    tokio::time::sleep(delay).await;
-                }
+            match pause {
+                // Lets a driver run that has not noticed yet that its connection is gone.
+                None => tokio::task::yield_now().await,
+                Some(delay) => tokio::time::sleep(delay).await,
             }
         }
-    }
-
-    /// Whether a server refused the token, and there may be another one: once.
-    fn gets_another_token(&mut self, code: Code) -> bool {
-        if code != Code::Unauthenticated {
-            return false;
-        }
-        let another = self.inner.token_refused(self.token.as_ref());
-        let again = another && !self.token_refused && !self.replay.is_committed();
-        self.token_refused = true;
-        again
-    }
-
-    fn decide(&self, outcome: Outcome) -> Verdict {
-        let now = Instant::now();
-        let limit = self.settings.limit.as_ref();
-        let inner = &self.inner;
-        let policy = inner.retry.of(self.head.path());
-        let mut facts = AttemptFacts {
-            outcome,
-            idempotent: self.is_idempotent(),
-            attempts_made: self.past.attempts,
-            attempts_since_pushback: self.past.since_pushback,
-            refused_before: self.refused,
-            committed: self.replay.is_committed(),
-            remaining: limit.map(|limit| limit.deadline.remaining(now)),
-            next_takes: None,
-        };
-        if self.leg.is_some() {
-            // What follows a failure is the whole call's business.
-            let resend = facts.resend();
-            return resend.unwrap_or(Verdict::GiveUp(GiveUp::AttemptsUsed));
-        }
-        if limit.is_some() && policy.may_retry(&facts).is_ok() {
-            facts.next_takes = self.next_takes(&self.tried, inner.age(now));
-        }
-        policy.decide(&facts, &inner.budget, inner.age(now), fastrand::f64())
     }
 
     /// Picks an endpoint, leases a slot of it and sends the request.
@@ -346,15 +248,8 @@ impl Call {
         if let Some(leg) = &self.leg {
             leg.sent();
         }
-        let sent = {
-            let exchange = pin!(slot.lease.connection().exchange(request, body, tasks));
-            match try_limit {
-                None => exchange.await,
-                Some(limit) => tokio::time::timeout(limit, exchange)
-                    .await
-                    .unwrap_or_else(|_| Err(per_try_timeout_passed(limit))),
-            }
-        };
+        let exchange = slot.lease.connection().exchange(request, body, tasks);
+        let sent = within(try_limit, pin!(exchange)).await;
         let sent = sent.map_err(|error| error.at(&subchannel.name));
         let outcome = match &sent {
             Ok(response) => self.head.ended_by(response),
@@ -385,6 +280,25 @@ impl Call {
             slot: Some(slot),
         })
     }
+}
+
+/// The answer of an exchange, if it comes in time.
+///
+/// The call awaits it in this one place: what is alive in several has bytes of its own in the call's future, beside those of
+/// the wait for a slot, which is over then.
+fn within<T>(
+    limit: Option<Duration>,
+    mut exchange: Pin<&mut impl Future<Output = Result<T, Error>>>,
+) -> impl Future<Output = Result<T, Error>> {
+    // Calls without it have no room for it.
+    let mut timer = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+    poll_fn(move |cx| match (exchange.as_mut().poll(cx), &mut timer) {
+        (Poll::Pending, Some(timer)) => {
+            ready!(timer.as_mut().poll(cx));
+            Poll::Ready(Err(per_try_timeout_passed(limit.unwrap_or_default())))
+        }
+        (polled, _) => polled,
+    })
 }
 
 /// The same future, noting whether anything had to be waited for. Most of the time nothing has, and no clock is read.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::Code;
 use tonic::body::Body;
 use tower_service::Service;
@@ -72,6 +72,8 @@ pub(super) struct Inner {
     pub(super) budget: Arc<Budget>,
     pub(super) defaults: CallDefaults,
     pub(super) concurrency: Option<Arc<Concurrency>>,
+    /// Places for calls that wait for an endpoint to be ready.
+    pub(super) places: Semaphore,
     pub(super) counters: Counters,
     /// The balancing policy looks at latencies.
     pub(super) times_calls: bool,
@@ -167,6 +169,7 @@ impl Channel {
                 retry: parts.retry,
                 hedging: parts.hedging,
                 budget,
+                places: Semaphore::new(parts.defaults.max_waiting),
                 defaults: parts.defaults,
                 concurrency: parts.concurrency,
                 counters: Counters::default(),
@@ -176,7 +179,8 @@ impl Channel {
         }
     }
 
-    /// Sends a request, as the [`Service`] does, without a box for the future.
+    /// Sends a request, as the [`Service`] does, without a box for the future. That borrows nothing, and the call's time
+    /// limit counts from here on, not from when it is polled first.
     ///
     /// Scheme and authority of the request's URI are replaced by those of the endpoint. The request's body
     /// is kept until the response begins, up to the replay limit, so that the call can be repeated.
@@ -189,8 +193,12 @@ impl Channel {
     ///
     /// Dropping the future resets the stream and gives back all that the call held. The call may have been
     /// processed.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
-        Call::new(Arc::clone(&self.inner), request).run().await
+    pub fn send(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send + use<> {
+        // The future of an `async fn` would have room for the request beside that for the call.
+        Call::new(Arc::clone(&self.inner), request).run()
     }
 
     /// Pins a sequence of calls to one connection, and gives it back when dropped.

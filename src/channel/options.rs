@@ -39,6 +39,8 @@ pub(crate) struct CallDefaults {
     pub(crate) wait_for_ready: bool,
     /// How long nothing may be fit to be picked before calls no longer wait for it.
     pub(crate) fail_fast_after: Duration,
+    /// How many calls may wait for an endpoint.
+    pub(crate) max_waiting: usize,
 }
 
 impl CallOptions {

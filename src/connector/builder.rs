@@ -73,6 +73,7 @@ pub struct Connector {
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: bool,
     pub(super) fail_fast_after: Duration,
+    pub(super) max_waiting: usize,
     pub(super) ready_timeout: Duration,
 }
 
@@ -167,6 +168,7 @@ impl Connector {
             timeout: Some(Duration::from_secs(30)),
             wait_for_ready: false,
             fail_fast_after: Duration::from_secs(3),
+            max_waiting: 10_000,
             ready_timeout: Duration::from_secs(5),
         }
     }
@@ -385,6 +387,14 @@ impl Connector {
     /// fail at once, with the reason, until there is one. Default 3 s, as linkerd's; more than 0, at most a year.
     pub fn fail_fast_after(mut self, time: Duration) -> Self {
         self.fail_fast_after = time;
+        self
+    }
+
+    /// Calls of this channel that may wait for an endpoint to be ready, at most. One more fails at once, with `UNAVAILABLE`
+    /// ([`Error::is_pool_wait`]), and is not repeated. Default 10,000, which hold some tens of MiB beside their requests; at
+    /// least 1. (Envoy's `max_pending_requests` is 1,024 for each cluster and priority.)
+    pub fn max_waiting(mut self, calls: usize) -> Self {
+        self.max_waiting = calls;
         self
     }
 

@@ -132,6 +132,7 @@ impl Connector {
                     .and_then(|timeout| HeaderValue::try_from(format_timeout(timeout)).ok()),
                 wait_for_ready: self.wait_for_ready,
                 fail_fast_after: self.fail_fast_after,
+                max_waiting: self.max_waiting,
             },
             concurrency: self.concurrency.map(Concurrency::new),
         }))
@@ -210,6 +211,12 @@ impl Connector {
             .map_err(|(field, problem)| Error::config(&format!("unix.{field}"), problem))?;
         time("ready_timeout", self.ready_timeout)?;
         time("fail_fast_after", self.fail_fast_after)?;
+        if self.max_waiting == 0 || self.max_waiting > tokio::sync::Semaphore::MAX_PERMITS {
+            return Err(Error::config(
+                "max_waiting",
+                "must be at least 1 and below 2^60",
+            ));
+        }
         let Some(timeout) = self.timeout else {
             return Ok(());
         };

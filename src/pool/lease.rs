@@ -69,7 +69,8 @@ impl Pool {
     pub(crate) async fn lease(&self) -> Result<Lease, LeaseError> {
         match self.try_lease() {
             Some(lease) => Ok(lease),
-            None => self.wait_for_lease().await,
+            // Calls that get one at once have no room for this.
+            None => Box::pin(self.wait_for_lease()).await,
         }
     }
 

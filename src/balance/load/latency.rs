@@ -59,9 +59,14 @@ impl Latency {
             clippy::cast_sign_loss,
             reason = "`as` saturates, at four minutes"
         )]
-        let units = (estimate * UNITS) as u32;
+        let units = (estimate * UNITS).round() as u32;
         let stamp = u64::from(millis(now).max(1));
-        self.0.store(u64::from(units) << 32 | stamp, Relaxed);
+        let word = u64::from(units) << 32 | stamp;
+        // A shorter answer changes nothing within the same millisecond. Stored all the same it would take the cache line
+        // from the other threads, which compare and answer here too.
+        if self.0.load(Relaxed) != word {
+            self.0.store(word, Relaxed);
+        }
     }
 
     /// The estimate, and the time of it in milliseconds.
@@ -112,6 +117,17 @@ mod tests {
         let later = 2 * MS + DECAY;
         assert!((latency.estimate(later).unwrap() * 1000.0 - 500.0 / 1_f64.exp()).abs() < 1.0);
         assert!(latency.estimate(later + 20 * DECAY) < Some(1e-6));
+    }
+
+    #[test]
+    fn shorter_answers_change_nothing_within_a_millisecond() {
+        for micros in 1_000..3_000 {
+            let latency = Latency::default();
+            latency.observe(Duration::from_micros(micros), MS);
+            let word = latency.0.load(Relaxed);
+            latency.observe(Duration::from_micros(500), MS);
+            assert_eq!(latency.0.load(Relaxed), word, "{micros} µs");
+        }
     }
 
     #[test]

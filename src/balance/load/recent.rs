@@ -12,7 +12,7 @@ const ENOUGH: usize = 5;
 /// How long they are remembered. What an endpoint did in an outage must not keep retries from it for ever.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// The last [`KEPT`] latencies, each with its time.
+/// The last [`KEPT`] latencies, each with its time; of many, one in a millisecond.
 ///
 /// A cell is one word, so that a reader never sees half of it: the latency in µs above, and below the time in
 /// milliseconds. 0: nothing yet.
@@ -24,9 +24,16 @@ pub(super) struct Recent {
 
 impl Recent {
     pub(super) fn add(&self, took: Duration, now: Duration) {
+        let stamp = u64::from(millis(now).max(1));
+        // One in a millisecond is enough, once there are so many: each takes the cache lines from all other threads.
+        let next = self.next.load(Relaxed);
+        let [newest, oldest] =
+            [next.wrapping_sub(1), next].map(|it| self.cells[it as usize % KEPT].load(Relaxed));
+        if oldest > 0 && newest & u64::from(u32::MAX) == stamp {
+            return;
+        }
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         let index = self.next.fetch_add(1, Relaxed) as usize % KEPT;
-        let stamp = u64::from(millis(now).max(1));
         self.cells[index].store(u64::from(micros) << 32 | stamp, Relaxed);
     }
 
@@ -80,6 +87,21 @@ mod tests {
         recent.add(100 * MS, MS);
         assert_eq!(recent.median(MS), Some(5 * MS), "the lower one");
         (0..16).for_each(|_| recent.add(20 * MS, MS));
+        assert_eq!(recent.median(MS), Some(20 * MS));
+    }
+
+    #[test]
+    fn of_many_one_in_a_millisecond_is_remembered() {
+        let recent = Recent::default();
+        (0..KEPT).for_each(|_| recent.add(5 * MS, MS));
+        (0..100).for_each(|_| recent.add(900 * MS, MS));
+        assert_eq!(recent.median(MS), Some(5 * MS), "a burst is one moment");
+        for now in 2..=9 {
+            recent.add(20 * MS, now * MS);
+            recent.add(900 * MS, now * MS);
+        }
+        assert_eq!(recent.median(MS), Some(5 * MS), "half of them");
+        recent.add(20 * MS, 10 * MS);
         assert_eq!(recent.median(MS), Some(20 * MS));
     }
 

@@ -74,6 +74,8 @@ impl Call {
         let mut may_pass_over = true;
         // Said of the one before, if its queue was full: no set will change that.
         let mut full = None;
+        // From when it first waits for an endpoint to when it has a stream.
+        let mut place = None;
         loop {
             if let Some(limits) = limits.filter(|_| std::mem::take(&mut outside)) {
                 self.waiting = Waiting::ForRoom;
@@ -192,6 +194,12 @@ impl Call {
                     // Others need not wait for what this one waits for.
                     freed.set(None);
                     (admitted, turn, outside) = (None, None, true);
+                    if place.is_none() {
+                        place = self.inner.places.try_acquire().ok();
+                    }
+                    if place.is_none() {
+                        return Err(no_place(choice));
+                    }
                     if let Choice::Fail(error) = choice {
                         self.last_error = Some(error);
                         directory.newer_than(version).await;
@@ -222,6 +230,15 @@ impl Call {
             let message = format!("no endpoint was ready for {limit:?}: {why}");
             Error::new(Kind::NoEndpoint, Code::Unavailable, message).in_stage(Stage::Pick)
         })
+    }
+}
+
+fn no_place(choice: Choice) -> Error {
+    let message = "too many calls are waiting for an endpoint to be ready (max_waiting)";
+    let error = Error::new(Kind::PoolWait, Code::Unavailable, message).in_stage(Stage::Pick);
+    match choice {
+        Choice::Fail(reason) => error.because(reason),
+        _ => error,
     }
 }
 
