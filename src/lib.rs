@@ -107,6 +107,7 @@ mod directory;
 mod discover;
 mod endpoint;
 mod error;
+mod file_thread;
 mod health;
 mod history;
 mod lock;

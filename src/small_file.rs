@@ -4,15 +4,13 @@ use std::future::Future;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::thread;
+#[cfg(feature = "__tls")]
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use crate::file_thread;
 
 /// Reads a regular file of at most so many bytes. Others may have made it a pipe, whose opening waits for a writer, or a
 /// device, whose text does not end: nothing would end the thread that reads it. The caller limits the time.
-///
-/// That thread is none of the runtime's, which waits for its own when it ends: a file of a server that is gone would keep
-/// the program from its end.
 ///
 /// # Errors
 ///
@@ -20,19 +18,20 @@ use tokio::sync::oneshot;
 ///
 /// # Cancel safety
 ///
-/// It can be dropped at any time. The thread ends with the read.
+/// It can be dropped at any time.
 pub(crate) async fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let (send, receive) = oneshot::channel();
-    let path = path.to_owned();
-    let thread = thread::Builder::new().name("trunkline-file".to_owned());
-    // If nobody waits any more, nobody wants it.
-    thread.spawn(move || drop(send.send(read_now(&path, most))))?;
-    let read = receive.await;
-    read.unwrap_or_else(|_| Err(io::Error::other("the thread that reads it is gone")))
+    let of = path.to_owned();
+    file_thread::run(path, move || read_now(&of, most)).await
 }
 
-/// The same on this thread.
-pub(crate) fn read_now(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+/// The same for a caller that does not tell its runtime that it waits. `None` if that takes longer than this.
+#[cfg(feature = "__tls")]
+pub(crate) fn read_within(path: &Path, most: u64, limit: Duration) -> Option<io::Result<Vec<u8>>> {
+    let of = path.to_owned();
+    file_thread::run_within(path, limit, move || read_now(&of, most))
+}
+
+fn read_now(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     check_kind(&std::fs::metadata(path)?)?;
     let file = std::fs::File::open(path)?;
     let mut content = Vec::new();
@@ -40,8 +39,8 @@ pub(crate) fn read_now(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     check_length(content, most)
 }
 
-/// Reads a text again and again, never more than once at a time: a read that hangs, as on a network, holds a thread,
-/// whoever waits for it.
+/// Reads a text again and again. A read that takes longer than its caller waits is not begun anew: the next call has what
+/// comes of it.
 #[derive(Default)]
 pub(crate) struct Reader(Option<Pin<Box<dyn Future<Output = io::Result<String>> + Send>>>);
 

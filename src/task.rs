@@ -81,6 +81,11 @@ impl Tasks {
         self.stopped.cancel();
     }
 
+    /// Resolves once [`stop`](Self::stop) or [`cancel`](Self::cancel) is called.
+    pub(crate) async fn stopped(&self) {
+        self.stopped.cancelled().await;
+    }
+
     /// Ends all tasks, wherever they are; connections close. New ones end at once.
     pub(crate) fn cancel(&self) {
         self.cancelled.cancel();

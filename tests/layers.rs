@@ -49,6 +49,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("time", 0),
     ("lock", 0),
     ("secret", 0),
+    ("file_thread", 0),
     ("small_file", 0),
 ];
 

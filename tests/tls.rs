@@ -17,6 +17,8 @@ mod tls;
 
 #[path = "tls/bad_config.rs"]
 mod bad_config;
+#[path = "tls/bad_values.rs"]
+mod bad_values;
 #[path = "tls/close.rs"]
 mod close;
 #[path = "tls/connected.rs"]

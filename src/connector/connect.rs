@@ -103,7 +103,6 @@ impl Connector {
         let token = self
             .credentials
             .map(|it| TokenHolder::new(it, tasks.clone()));
-        let dialer = Arc::clone(&context.dialer);
         let needs_all = self.balance.needs_all();
         let subset = self.subset.filter(|it| it.is_asked_for() || !needs_all);
         let origin = match self.source {
@@ -114,7 +113,7 @@ impl Connector {
         };
         let directory = Directory::start(origin, self.balance, subset.as_ref(), context, rules);
         if let Some(check) = self.health_check {
-            let means = probe::Means::new(check, token.clone(), dialer, tasks.clone());
+            let means = probe::Means::new(check, token.clone(), tasks.clone());
             tasks.spawn(probe::watch_over(Arc::clone(&directory), means));
         }
         Ok(Channel::new(Parts {

@@ -11,6 +11,7 @@ use crate::lock::lock;
 use crate::retry::Backoff;
 use crate::time::Instant;
 use crate::transport::connection::End;
+use crate::transport::dial::{BoxIo, DialError};
 
 use super::connections::{Book, Pool, Queue};
 use super::options::PROVEN_AFTER;
@@ -161,6 +162,19 @@ const AT_ONCE: Timeouts = Timeouts {
 };
 
 impl Pool {
+    /// Opens a stream as its connections do, for somebody who only asks whether that can be done.
+    ///
+    /// # Errors
+    ///
+    /// If it can't, or the peer is not what it should be.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the stream.
+    pub(crate) async fn open_stream(&self) -> Result<BoxIo, DialError> {
+        self.objects.manager().dial().await
+    }
+
     /// Starts the dialling task if there is none and one is wanted.
     pub(super) fn dial_if_wanted(&self, book: &mut Book, waiting: usize) {
         if book.dialling.running || !self.wants_connection(book, waiting) {

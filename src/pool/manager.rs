@@ -12,7 +12,7 @@ use crate::error::{Delivery, Error, Kind, Stage};
 use crate::task::Tasks;
 use crate::time::Instant;
 use crate::transport::connection::{Connection, Http2Options, KeepaliveState, Observer};
-use crate::transport::dial::{Dial, UnixOptions, dial_checked};
+use crate::transport::dial::{BoxIo, Dial, DialError, UnixOptions, dial_checked};
 use crate::transport::security::{PeerIdentity, Security};
 
 /// Makes the connections of one endpoint.
@@ -55,8 +55,7 @@ impl managed::Manager for Manager {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let progress = AtomicU8::new(CONNECTING);
         let establish = async {
-            let dialled = dial_checked(&*self.dialer, &self.address, &self.unix).await;
-            let io = dialled.map_err(|error| {
+            let io = self.dial().await.map_err(|error| {
                 Error::new(
                     Kind::Connect,
                     Code::Unavailable,
@@ -104,6 +103,11 @@ impl managed::Manager for Manager {
 }
 
 impl Manager {
+    /// Opens a stream to a peer that is what it should be, as far as the system can tell.
+    pub(super) async fn dial(&self) -> Result<BoxIo, DialError> {
+        dial_checked(&*self.dialer, &self.address, &self.unix).await
+    }
+
     /// The deadpool of its connections. Last in, first out: the surplus ages, and is closed.
     pub(super) fn into_pool(self, max: usize) -> managed::Pool<Self> {
         // Fails only for timeouts without a runtime, and there are none: this pool limits its waits itself.

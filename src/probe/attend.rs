@@ -10,7 +10,6 @@ use http::HeaderMap;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 
-use crate::address::Address;
 use crate::classify::Outcome;
 use crate::endpoint::Subchannel;
 use crate::health::Answer;
@@ -153,13 +152,10 @@ impl Patient {
                     Err(error) => failed(format!("GET {path}: {}", error.message())),
                 })
             }
-            Kind::Tcp => {
-                let dialled = self.means.dialer.dial(self.address()).await;
-                Heard::Answer(match dialled {
-                    Ok(_) => Answer::Serving,
-                    Err(error) => failed(format!("no connection: {}", error.io_error())),
-                })
-            }
+            Kind::Tcp => Heard::Answer(match self.subchannel.pool.open_stream().await {
+                Ok(_) => Answer::Serving,
+                Err(error) => failed(format!("no connection: {}", error.io_error())),
+            }),
             Kind::Custom(probe) => {
                 // All endpoints are asked by one task: one that panics must not end it.
                 let probing = AssertUnwindSafe(async { probe.probe(&self.target).await });
@@ -242,10 +238,6 @@ impl Patient {
 
     pub(super) fn limit(&self) -> Duration {
         self.means.check.timeout
-    }
-
-    fn address(&self) -> &Address {
-        self.target.address()
     }
 }
 

@@ -85,7 +85,8 @@ impl HealthCheck {
     }
 
     /// Whether a new connection can be opened; it is closed at once. The one probe that does not use the connections of
-    /// calls. It shows that something listens, and no more.
+    /// calls. It shows that something listens, and no more; a Unix socket must also be what
+    /// [`UnixOptions`](crate::UnixOptions) ask for.
     pub fn tcp() -> Self {
         Self::new(Kind::Tcp)
     }

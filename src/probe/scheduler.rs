@@ -14,7 +14,6 @@ use crate::endpoint::{Endpoint, EndpointSet, Member, Subchannel};
 use crate::pool::State;
 use crate::task::Tasks;
 use crate::token::TokenHolder;
-use crate::transport::dial::Dial;
 
 use super::attend::Patient;
 use super::{HealthCheck, ProbeTarget};
@@ -24,7 +23,6 @@ use super::{HealthCheck, ProbeTarget};
 pub(crate) struct Means {
     pub(super) check: HealthCheck,
     pub(super) token: Option<Arc<TokenHolder>>,
-    pub(super) dialer: Arc<dyn Dial>,
     pub(super) tasks: Tasks,
     /// How many questions may be under way: ten thousand endpoints that connect at once are not all asked at once.
     pub(super) turns: Semaphore,
@@ -36,13 +34,11 @@ impl Means {
     pub(crate) fn new(
         check: HealthCheck,
         token: Option<Arc<TokenHolder>>,
-        dialer: Arc<dyn Dial>,
         tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Self {
             check,
             token,
-            dialer,
             tasks,
             turns: Semaphore::new(AT_ONCE),
         })

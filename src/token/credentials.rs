@@ -19,9 +19,12 @@ use super::{Token, TokenFuture, TokenSource};
 /// marked as sensitive, so that they enter no HPACK table and no log of headers.
 ///
 /// When a server answers `UNAUTHENTICATED`, or a gateway before it HTTP's 401, the token is dropped, and the call is made once
-/// more with a new one; then the answer is the caller's. Where a response has begun before the refusal, where a request that
-/// is not gRPC has 401 for an answer, and on pinned connections, the next call has the new one. A token that can't be replaced is not tried again. A server that
-/// refuses every token costs five exchanges, then one a second; calls have its answer meanwhile.
+/// more with a new one; then the answer is the caller's. Where a response has begun before the refusal, where a request
+/// that is not gRPC has 401 for an answer, and on pinned connections, the next call has the new one. A token that can't be
+/// replaced is not tried again. A server that refuses every token costs five exchanges, then one a second; calls have its
+/// answer meanwhile.
+///
+/// [`Channel::close`](crate::Channel::close) waits for a token only if a running call does.
 ///
 /// ```
 /// use std::time::Duration;

@@ -30,7 +30,8 @@ pub(crate) struct TokenHolder {
 /// The exchange under way, and the last one that failed.
 #[derive(Debug)]
 struct Exchange {
-    running: Option<watch::Receiver<Progress>>,
+    /// Those who wait for it subscribe under the lock.
+    running: Option<Arc<watch::Sender<Progress>>>,
     /// Until when calls get the same answer without asking.
     failed: Option<(Instant, Problem)>,
     /// How many more tokens may be dropped because a server refused them.
@@ -124,7 +125,7 @@ impl TokenHolder {
     fn exchanging(self: &Arc<Self>, now: Instant) -> Result<watch::Receiver<Progress>, Error> {
         let mut exchange = lock(&self.exchange);
         if let Some(running) = &exchange.running {
-            return Ok(running.clone());
+            return Ok(running.subscribe());
         }
         // One that has ended since the caller looked.
         if let Some(held) = self.current.load_full().filter(|it| !it.is_due(now)) {
@@ -137,7 +138,8 @@ impl TokenHolder {
             return Err(failed(&problem));
         }
         let (progress, running) = watch::channel(None);
-        exchange.running = Some(running.clone());
+        let progress = Arc::new(progress);
+        exchange.running = Some(Arc::clone(&progress));
         drop(exchange);
         let unfinished = Unfinished {
             holder: Arc::clone(self),
@@ -145,7 +147,10 @@ impl TokenHolder {
         };
         self.tasks.spawn(async move {
             let source = &unfinished.holder.credentials.source;
-            let asked = timeout(EXCHANGE_LIMIT, source.token()).await;
+            let asked = tokio::select! {
+                asked = timeout(EXCHANGE_LIMIT, source.token()) => asked,
+                () = unfinished.is_needless() => return,
+            };
             let asked = asked
                 .unwrap_or_else(|_| Err(format!("it took longer than {EXCHANGE_LIMIT:?}").into()));
             let held = asked.and_then(|token| Ok(Arc::new(Held::new(&token, Instant::now())?)));
@@ -173,10 +178,24 @@ async fn result(mut exchange: watch::Receiver<Progress>) -> Result<Arc<Held>, Er
 /// An exchange under way. However its task ends, the next call can begin another one.
 struct Unfinished {
     holder: Arc<TokenHolder>,
-    progress: watch::Sender<Progress>,
+    progress: Arc<watch::Sender<Progress>>,
 }
 
 impl Unfinished {
+    /// Resolves once the channel closes and no call waits for the token: its end must not wait for it either.
+    async fn is_needless(&self) {
+        self.holder.tasks.stopped().await;
+        loop {
+            self.progress.closed().await;
+            let mut exchange = lock(&self.holder.exchange);
+            // Unless another call has come since.
+            if self.progress.receiver_count() == 0 {
+                exchange.running = None;
+                return;
+            }
+        }
+    }
+
     fn finish(&self, held: Result<Arc<Held>, Problem>) {
         if let Err(error) = &held {
             tracing::warn!(%error, "no token could be got");
@@ -204,8 +223,12 @@ impl Drop for Unfinished {
         if std::thread::panicking() {
             self.finish(Err(Arc::from(Box::from("its source panicked"))));
         } else {
-            // The channel is gone: whoever waits learns that from the sender's end.
-            lock(&self.holder.exchange).running = None;
+            // The channel is gone: whoever waits learns that from the sender's end. One that nobody waited for may have a
+            // successor by now.
+            let mut exchange = lock(&self.holder.exchange);
+            exchange
+                .running
+                .take_if(|it| Arc::ptr_eq(it, &self.progress));
         }
     }
 }

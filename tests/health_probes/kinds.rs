@@ -1,8 +1,10 @@
 //! Probes over HTTP, over TCP and of one's own.
 
 use std::convert::Infallible;
+use std::fs::{self, Permissions};
 use std::future::{Ready, pending, ready};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Poll};
@@ -15,7 +17,7 @@ use tonic::service::Routes;
 use tower::Service;
 use trunkline::{
     Address, Connector, Dial, DialError, Dialing, Health, HealthCheck, HealthSource, Probe,
-    ProbeFuture, ProbeTarget, SocketDialer,
+    ProbeFuture, ProbeTarget, SocketDialer, UnixOptions,
 };
 
 use super::rig::{LIMIT, TICK, each, often};
@@ -178,6 +180,30 @@ async fn tcp_probes_open_a_connection_and_close_it() {
         is(&channel, 0, Health::Healthy).await;
     })
     .await;
+    leaks.finish().await;
+}
+
+/// What calls would not go through is not well, though it can be opened.
+#[tokio::test]
+async fn tcp_probes_look_at_a_socket_as_connections_do() {
+    let leaks = LeakCheck::start().await;
+    let scratch = Scratch::new();
+    let server = EchoServer::start_unix("a", scratch.path("a.sock"));
+    let chmod = |mode| fs::set_permissions(server.path(), Permissions::from_mode(mode)).unwrap();
+    chmod(0o755);
+    let connector = Connector::endpoints([endpoint(&server)])
+        .unix_options(UnixOptions::new().refuse_world_writable(true))
+        .health_check(often(HealthCheck::tcp()));
+    let channel = connector.connect().await.unwrap();
+    is(&channel, 0, Health::Healthy).await;
+    chmod(0o777);
+    let status = is(&channel, 0, Health::Tolerated).await;
+    let (source, reason) = said(&status);
+    assert_eq!(source, Some(HealthSource::Probe));
+    assert!(reason.contains("everybody may write"), "{reason}");
+    chmod(0o755);
+    is(&channel, 0, Health::Healthy).await;
+    drop((channel, server));
     leaks.finish().await;
 }
 

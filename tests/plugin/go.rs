@@ -60,10 +60,10 @@ async fn it_is_attached_to_with_automatic_mutual_tls() {
         let stranger = Identity::generate().unwrap();
         let other = Endpoint::from_handshake_with(plugin.line(), &stranger).unwrap();
         let text = refused(Connector::endpoints([other])).await;
-        says(&text, &["certificate"]);
+        says(&text, &["the server refuses: "]);
         let nobody = Endpoint::from_handshake(plugin.line()).unwrap();
         let text = refused(Connector::endpoints([nobody])).await;
-        says(&text, &["certificate"]);
+        says(&text, &["the server refuses: "]);
         assert!(plugin.stop().await.success());
     }
     leaks.finish().await;

@@ -108,7 +108,17 @@ impl Authority {
 
     /// A list that revokes these, as PEM.
     pub fn revoke(&self, revoked: &[&Identity]) -> String {
-        let (now, then) = (date!(-60), date!(30 * DAY as i64));
+        self.list(revoked, -60)
+    }
+
+    /// The same, of half a year ago: the next one is long due.
+    pub fn revoked_long_ago(&self, revoked: &[&Identity]) -> String {
+        self.list(revoked, -180 * DAY as i64)
+    }
+
+    /// So many seconds from now, and good for 30 days.
+    fn list(&self, revoked: &[&Identity], from: i64) -> String {
+        let (now, then) = (date!(from), date!(from + 30 * DAY as i64));
         let entry = |identity: &&Identity| RevokedCertParams {
             serial_number: SerialNumber::from_slice(identity.serial()),
             revocation_time: now,

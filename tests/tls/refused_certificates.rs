@@ -219,6 +219,10 @@ async fn certificates_that_are_revoked() {
     assert_eq!(text, "the server's certificate is refused: it is revoked");
     let server = TlsServer::tcp("a", &good);
     works(Connector::target(server.uri()).tls(with_list()), "a").await;
+    // How old the list is does not matter, for either.
+    let old_list = || trusting(&authority).crl_pem(authority.revoked_long_ago(&[&bad]));
+    says(&refusal(&bad, old_list()).await, &["it is revoked"]);
+    works(Connector::target(server.uri()).tls(old_list()), "a").await;
     // A list of another authority says nothing of this one.
     let other = Authority::new("other");
     let elsewhere = trusting(&authority).crl_pem(other.revoke(&[]));

@@ -78,6 +78,15 @@ async fn public_roots_are_trusted_where_nothing_else_is_named_or_they_are() {
         let said = answer(roots, &own, &b.uri(), "private");
         assert_eq!(said, ": b answers");
     }
+    // One that does not open holds up `connect`, but not for ever.
+    let pipe = folder.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let said = answer(&pipe, &own, &a.uri(), "native");
+    assert!(
+        said.contains("tls.native_roots: reading them takes more than 5s"),
+        "{said}"
+    );
     drop((a, b));
     leaks.finish().await;
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::Status;
-use trunkline::{Channel, Connector, EndpointStatus, PoolOptions, Retry};
+use trunkline::{Backoff, Channel, Connector, EndpointStatus, PoolOptions, Retry, Tls};
 
 use crate::client::calls::unary;
 use crate::support::journal::duplicates;
@@ -16,7 +16,7 @@ use crate::support::wait::wait_until;
 use crate::tls::authority::Authority;
 use crate::tls::files::{Files, Set};
 use crate::tls::log::Log;
-use crate::tls::server::TlsServer;
+use crate::tls::server::{TlsServer, TlsServerBuilder};
 
 use super::connected::{LIMIT, connected, says};
 
@@ -271,5 +271,71 @@ async fn files_that_stay_the_same_cost_nothing() {
         assert_eq!(endpoint(&channel).connection_attempts_succeeded, 1);
     }
     drop((channel, other, server));
+    leaks.finish().await;
+}
+
+/// Whoever would be refused now does not come in by a session of before; and a revocation list can be replaced like any other
+/// file.
+#[tokio::test]
+async fn no_session_outlives_what_it_was_made_under() {
+    let leaks = LeakCheck::start().await;
+    let (root, other) = (Authority::new("root"), Authority::new("other"));
+    let identity = root.issue().loopback().finish();
+    // Connections grow old, so that there are new ones.
+    let age = Duration::from_millis(300);
+    let pool = pool()
+        .connect_timeout(age / 2)
+        .unix_connect_timeout(age / 2)
+        .dial_backoff(Backoff::dialling().initial(age / 20).max(age / 5))
+        .max_connection_age(age);
+    for version in [TlsServerBuilder::tls12_only, TlsServerBuilder::tls13_only] {
+        let files = Files::new();
+        let (ca, crl) = (files.path("ca.crt"), files.path("crl"));
+        let (trusted, nobody) = (root.pem(), root.revoke(&[]));
+        fs::write(&ca, &trusted).unwrap();
+        fs::write(&crl, &nobody).unwrap();
+        let server = version(TlsServer::builder("a", &identity)).tcp();
+        let tls = Tls::new().ca_file(&ca).crl_file(&crl);
+        let tls = tls.reload_interval(Duration::from_millis(50));
+        let connector = Connector::target(server.uri()).tls(tls).pool(pool.clone());
+        let channel = connected(connector.retry(Retry::none())).await;
+        let revoked = root.revoke(&[&identity]);
+        for (path, bad, good, problem) in [
+            (&crl, &revoked, &nobody, "it is revoked"),
+            (
+                &ca,
+                &other.pem(),
+                &trusted,
+                "nobody who is trusted has signed it",
+            ),
+        ] {
+            let resumed = server.seen().resumed();
+            wait_until(LIMIT, || server.seen().resumed() > resumed).await;
+            fs::write(path, bad).unwrap();
+            let refused = || {
+                endpoint(&channel)
+                    .last_error
+                    .is_some_and(|it| it.contains(problem))
+            };
+            wait_until(LIMIT, refused).await;
+            let then = endpoint(&channel);
+            wait_until(LIMIT, || {
+                endpoint(&channel).connection_attempts_failed >= then.connection_attempts_failed + 3
+            })
+            .await;
+            let now = endpoint(&channel);
+            assert_eq!(
+                now.connection_attempts_succeeded, then.connection_attempts_succeeded,
+                "{now:?}"
+            );
+            fs::write(path, good).unwrap();
+            wait_until(LIMIT, || {
+                endpoint(&channel).connection_attempts_succeeded > now.connection_attempts_succeeded
+            })
+            .await;
+            unary(&channel, 1).await.unwrap();
+        }
+        drop((channel, server));
+    }
     leaks.finish().await;
 }

@@ -118,6 +118,32 @@ async fn a_new_certificate_that_ends_soon_is_logged() {
     leaks.finish().await;
 }
 
+/// A certificate that is pinned may be as old as it likes, and so may those that come with one's own: they are warned of, too.
+#[tokio::test]
+async fn what_has_expired_is_not_said_to_be_about_to() {
+    let leaks = LeakCheck::start().await;
+    let authority = Authority::new("root");
+    let of = |name, days| authority.issue().subject(name).expired_days_ago(days);
+    let (old, gone) = (of("old", 2).self_signed(), of("gone", 3).finish());
+    let own = authority.issue().for_clients().finish();
+    let own = own.followed_by(gone.chain());
+    let server = TlsServer::tcp("a", &old);
+    let tls = Tls::new()
+        .pin_certificate(old.der())
+        .identity_pem(own.chain_pem(), own.key_pem());
+    let log = Log::start();
+    let channel = connected(Connector::target(server.uri()).tls(tls)).await;
+    let theirs = "a server's certificate has expired certificate=CN=old (it expired 2 days ago)";
+    wait_until(LIMIT, || log.count(theirs) == 1).await;
+    let ours = "a certificate of this side has expired certificate=CN=gone (it expired 3 days ago)";
+    assert_eq!(log.count(ours), 1);
+    assert_eq!((log.count(EXPIRES), log.count(PEER_EXPIRES)), (0, 0));
+    let stats = channel.stats();
+    assert_eq!((stats.tls_expiring, stats.tls_peers_expiring), (1, 1));
+    drop((channel, server));
+    leaks.finish().await;
+}
+
 /// A server's certificate is warned of once, however many connections and endpoints show it, also if it comes to that only
 /// while a connection is open; and the next one is a new reason.
 #[tokio::test]

@@ -4,14 +4,15 @@
     reason = "how old a file is when a process starts, no monotonic clock knows"
 )]
 
-use std::io;
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
+use crate::file_thread;
 use crate::small_file;
 
 use super::instance::Instance;
@@ -44,7 +45,7 @@ impl Cache {
     ///
     /// # Cancel safety
     ///
-    /// The old file or the new one is there, whole.
+    /// The old file or the new one is there, whole. A writing that has begun goes on.
     pub(super) async fn store(&self, instances: &[Instance]) -> bool {
         let content = Content {
             version: VERSION,
@@ -52,7 +53,9 @@ impl Cache {
             saved_at_unix: now(),
             instances: instances.to_vec(),
         };
-        let stored = timeout(FILE_LIMIT, replace(&self.path, &content)).await;
+        let of = self.path.clone();
+        let writing = file_thread::run(&self.path, move || replace(&of, &content));
+        let stored = timeout(FILE_LIMIT, writing).await;
         let stored = stored.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if let Err(error) = &stored {
             let path = self.path.display();
@@ -90,21 +93,21 @@ impl Cache {
     }
 }
 
-async fn replace(path: &Path, content: &Content) -> io::Result<()> {
+fn replace(path: &Path, content: &Content) -> io::Result<()> {
     let text = serde_json::to_vec(content)?;
     // Beside the file, since a file can't be renamed across file systems. Nobody else has this name, and whoever can't
     // read the file's folder can't read the file.
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{:016x}.new", fastrand::u64(..)));
     let temporary = Temporary(temporary.into());
-    let mut options = tokio::fs::OpenOptions::new();
+    let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
-    options.mode(0o600);
-    let mut file = options.open(&temporary.0).await?;
-    file.write_all(&text).await?;
-    file.sync_all().await?;
-    tokio::fs::rename(&temporary.0, path).await
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&temporary.0)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&temporary.0, path)
 }
 
 /// Does not stay, whatever happens. After the renaming there is nothing of its name.
@@ -112,7 +115,7 @@ struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.0);
     }
 }
 

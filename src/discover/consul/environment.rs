@@ -1,5 +1,7 @@
 //! The variables that Consul's own tools read.
 
+use std::ffi::OsString;
+
 use crate::secret::Secret;
 #[cfg(feature = "__tls")]
 use crate::transport::tls::Tls;
@@ -11,7 +13,7 @@ use super::token::Token;
 pub(crate) struct Environment(Box<Lookup>);
 
 /// The value of a variable.
-type Lookup = dyn Fn(&str) -> Option<String>;
+type Lookup = dyn Fn(&str) -> Option<OsString>;
 
 impl Consul {
     /// The same with what was left open taken from the environment.
@@ -55,7 +57,7 @@ impl Consul {
 
 impl Environment {
     pub(crate) fn of_process() -> Self {
-        Self(Box::new(|name| std::env::var(name).ok()))
+        Self(Box::new(|name| std::env::var_os(name)))
     }
 
     pub(super) fn agent(&self) -> Option<String> {
@@ -136,15 +138,33 @@ impl Environment {
         }
     }
 
-    /// One that is empty is not set.
+    /// One that is empty is not set. One that is no UTF-8 is, and is wrong wherever it is used: it must not count as one
+    /// that asks for nothing.
     fn get(&self, name: &str) -> Option<String> {
-        (self.0)(name).filter(|value| !value.is_empty())
+        let value = (self.0)(name).filter(|value| !value.is_empty());
+        value.map(|it| it.to_string_lossy().into_owned())
     }
 
     #[cfg(test)]
     pub(super) fn made_of(variables: &[(&str, &str)]) -> Self {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(value));
         let variables: std::collections::HashMap<_, _> = variables.iter().map(owned).collect();
         Self(Box::new(move |name| variables.get(name).cloned()))
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_not_taken_for_unset() {
+        let environment = Environment(Box::new(|_| Some(OsString::from_vec(vec![b'1', 0xff]))));
+        let problem = environment.encrypted().unwrap_err();
+        assert!(problem.contains("CONSUL_HTTP_SSL must be"), "{problem}");
+        let consul = Consul::service("p").resolved(&environment);
+        assert!(consul.validate().unwrap_err().is_config());
     }
 }

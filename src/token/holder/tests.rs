@@ -169,3 +169,42 @@ async fn an_exchange_that_the_channels_end_cuts_leaves_nobody_waiting() {
     drop(waiting);
     assert!(lock(&holder.exchange).running.is_none());
 }
+
+/// The end of a channel waits for what calls wait for, and for nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_hangs_does_not_hold_up_the_channels_end() {
+    let (holder, count) = scripted(|nth| async move {
+        match nth {
+            1 => Ok(Token::new("t1").expires_in(LIFETIME)),
+            _ => std::future::pending().await,
+        }
+    });
+    holder.get().await.unwrap();
+    tokio::time::advance(LIFETIME - 3 * SECOND).await;
+    holder.get().await.unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!(count.load(SeqCst), 2);
+    let start = Instant::now();
+    holder.tasks.stop();
+    holder.tasks.ended().await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(lock(&holder.exchange).running.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_its_token_has_it_while_the_channel_closes() {
+    let (holder, _) = scripted(|_| async {
+        tokio::time::sleep(3 * SECOND).await;
+        Ok(Token::new("t"))
+    });
+    let closing = async {
+        tokio::time::sleep(SECOND).await;
+        holder.tasks.stop();
+        // One that comes while the channel closes, as an attempt of a running call may.
+        holder.get().await
+    };
+    let (running, late) = tokio::join!(holder.get(), closing);
+    assert_eq!(running.unwrap().value, "Bearer t");
+    assert_eq!(late.unwrap().value, "Bearer t");
+    holder.tasks.ended().await;
+}

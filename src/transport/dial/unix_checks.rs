@@ -1,13 +1,14 @@
 //! Whether a Unix socket, and whoever listens on it, is what [`UnixOptions`] ask for.
 
 use std::any::Any;
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
-use tokio::fs;
 use tokio::net::UnixStream;
+
+use crate::file_thread;
 
 use super::unix::{describe, explain};
 use super::unix_options::User;
@@ -27,16 +28,21 @@ pub(super) async fn check_file(path: &Path, options: &UnixOptions) -> io::Result
         return Ok(());
     }
     let own = own_uid()?;
+    let (of, options) = (path.to_owned(), options.clone());
+    file_thread::run(path, move || look_at_all(&of, &options, own)).await
+}
+
+fn look_at_all(path: &Path, options: &UnixOptions, own: u32) -> io::Result<()> {
     // From the root down: whoever can't change what was looked at can't change what follows from it.
     let mut parents: Vec<_> = path.ancestors().skip(1).collect();
     parents.reverse();
     for parent in parents {
-        let found = look(parent, options).await?;
+        let found = look(parent, options)?;
         if options.check_parents {
             check_parent(parent, &found, options, own)?;
         }
     }
-    let found = look(path, options).await?;
+    let found = look(path, options)?;
     if !found.file_type().is_socket() {
         let what = describe(found.file_type());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -76,9 +82,9 @@ fn check_parent(path: &Path, found: &Metadata, options: &UnixOptions, own: u32) 
 }
 
 /// What is at `path`; behind it, if it is a link that is allowed.
-async fn look(path: &Path, options: &UnixOptions) -> io::Result<Metadata> {
+fn look(path: &Path, options: &UnixOptions) -> io::Result<Metadata> {
     let explained = |error| explain(error, None);
-    let found = fs::symlink_metadata(path).await.map_err(explained)?;
+    let found = fs::symlink_metadata(path).map_err(explained)?;
     if !found.is_symlink() {
         return Ok(found);
     }
@@ -87,7 +93,7 @@ async fn look(path: &Path, options: &UnixOptions) -> io::Result<Metadata> {
             "{path:?} is a symbolic link; use the path that it leads to (realpath)"
         )));
     }
-    fs::metadata(path).await.map_err(explained)
+    fs::metadata(path).map_err(explained)
 }
 
 /// Asks the kernel who listens at the other end of a stream that was just opened.

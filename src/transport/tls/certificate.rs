@@ -112,6 +112,10 @@ impl Certificate {
         }
     }
 
+    pub(super) fn has_expired(&self) -> bool {
+        self.time_left(SystemTime::now()).is_none()
+    }
+
     /// Why it can't be used now, if it can't.
     pub(super) fn why_not_valid(&self) -> Option<String> {
         let now = SystemTime::now();
@@ -139,7 +143,11 @@ impl Certificate {
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let subject = printable(&self.subject);
-        write!(f, "{subject} ({} days left)", self.days_left())
+        let now = SystemTime::now();
+        match now.duration_since(self.not_after) {
+            Ok(since) if !since.is_zero() => write!(f, "{subject} ({})", expired(since)),
+            _ => write!(f, "{subject} ({} days left)", self.days_left_at(now)),
+        }
     }
 }
 

@@ -171,7 +171,12 @@ impl TlsContext {
         let before = std::mem::replace(&mut *lock(&self.warned), soon.clone());
         for certificate in soon.iter().filter(|it| !before.contains(it)) {
             self.counts.expiring.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%certificate, "a certificate of this side is about to expire");
+            match certificate.has_expired() {
+                true => tracing::warn!(%certificate, "a certificate of this side has expired"),
+                false => {
+                    tracing::warn!(%certificate, "a certificate of this side is about to expire");
+                }
+            }
         }
     }
 
@@ -192,7 +197,12 @@ impl TlsContext {
             self.counts.peers_expiring.fetch_add(1, Ordering::Relaxed);
             // Some have no subject, but names only.
             let names = listed(&certificate.sans);
-            tracing::warn!(%certificate, names, "a server's certificate is about to expire");
+            match certificate.has_expired() {
+                true => tracing::warn!(%certificate, names, "a server's certificate has expired"),
+                false => {
+                    tracing::warn!(%certificate, names, "a server's certificate is about to expire");
+                }
+            }
         }
     }
 }

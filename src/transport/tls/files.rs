@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
-use std::thread;
 use std::time::Duration;
 
 use crate::small_file;
@@ -24,30 +22,15 @@ impl Files {
     /// Reads the disk without telling the runtime, as making a channel may. The first file that takes more than the limit
     /// is the last one that is read.
     pub(super) fn read_now<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Self {
-        let paths: Vec<_> = paths.cloned().collect();
         let mut files = BTreeMap::new();
-        if paths.is_empty() {
-            return Self(files);
-        }
-        // Whoever opens a file of a server that is gone may never come back, and nothing can call it off: that had better
-        // be a thread that nobody needs.
-        let (send, receive) = sync_channel(paths.len());
-        let reading = paths.clone();
-        let thread = thread::Builder::new().name("trunkline-files".to_owned());
-        let spawned = thread.spawn(move || {
-            let texts = reading
-                .iter()
-                .map(|path| pem::checked(small_file::read_now(path, pem::MAX_BYTES)));
-            texts.map(|text| send.send(text)).all(|sent| sent.is_ok())
-        });
         for path in paths {
-            let text = match &spawned {
-                Ok(_) => receive.recv_timeout(LIMIT).ok(),
-                Err(error) => Some(Err(format!("there is no thread to read it: {error}"))),
-            };
-            let hangs = text.is_none();
-            let text = text.unwrap_or_else(|| Err(format!("reading it takes more than {LIMIT:?}")));
-            files.insert(path, text);
+            let read = small_file::read_within(path, pem::MAX_BYTES, LIMIT);
+            let hangs = read.is_none();
+            let text = read.map_or_else(
+                || Err(format!("reading it takes more than {LIMIT:?}")),
+                pem::checked,
+            );
+            files.insert(path.clone(), text);
             if hangs {
                 break;
             }

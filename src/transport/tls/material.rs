@@ -1,5 +1,7 @@
 //! All that the options name, read and checked.
 
+#[cfg(feature = "native-roots")]
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
@@ -8,9 +10,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::{KeyLogFile, RootCertStore};
 
 use crate::error::Error;
+#[cfg(feature = "native-roots")]
+use crate::file_thread;
 
 use super::certificate::Certificate;
 use super::files::Files;
+#[cfg(feature = "native-roots")]
+use super::files::LIMIT;
 use super::handshake::Protocol;
 use super::options::{Options, Tls};
 use super::pem::Pem;
@@ -105,14 +111,17 @@ fn add_native(roots: &mut RootCertStore, wanted: bool) -> Result<(), Error> {
     if !wanted {
         return Ok(());
     }
-    let found = rustls_native_certs::load_native_certs();
+    // They are in files, too, wherever `SSL_CERT_FILE` and `SSL_CERT_DIR` say.
+    let load = || Ok(rustls_native_certs::load_native_certs());
+    let found = file_thread::run_within(Path::new("the system's roots"), LIMIT, load);
+    let bad = |problem: &dyn std::fmt::Display| Error::config("tls.native_roots", problem);
+    let found =
+        found.ok_or_else(|| bad(&format_args!("reading them takes more than {LIMIT:?}")))?;
+    let found = found.map_err(|error| bad(&error))?;
     let (added, _) = roots.add_parsable_certificates(found.certs);
     match (added, found.errors.first()) {
-        (0, Some(error)) => Err(Error::config("tls.native_roots", error)),
-        (0, None) => Err(Error::config(
-            "tls.native_roots",
-            "the system has none; install ca-certificates",
-        )),
+        (0, Some(error)) => Err(bad(error)),
+        (0, None) => Err(bad(&"the system has none; install ca-certificates")),
         _ => Ok(()),
     }
 }

@@ -37,8 +37,9 @@ use super::provider::{self, KNOWS_P521};
 /// was there stays, and status and log say why. A connection is replaced once there is another one: if its server is not
 /// trusted any more, no other one can be made, and it goes on until it ends. To end it at once, take the endpoint out.
 ///
-/// Revocation is checked only against lists that are given ([`crl_file`](Self::crl_file)), when a connection is made; a
-/// resumed session is not checked again.
+/// Revocation is checked only against lists that are given ([`crl_file`](Self::crl_file)), when a connection is made. A
+/// resumed session is checked again neither for that nor for its certificate's dates; once a file has changed, none is
+/// resumed.
 ///
 /// With endpoints from discovery, the host names are the source's. Whoever can register endpoints there and has a
 /// certificate of a trusted root is trusted; with public roots, name a [`server_name`](Self::server_name) or
@@ -132,7 +133,8 @@ impl Tls {
         self.with(|options| options.authorities.push(pem))
     }
 
-    /// Trusts the operating system's roots, read when the channel is made.
+    /// Trusts the operating system's roots, read when the channel is made, and again whenever a file of these options has
+    /// changed.
     #[cfg(feature = "native-roots")]
     pub fn native_roots(self) -> Self {
         self.with(|options| options.native_roots = true)
@@ -225,9 +227,10 @@ impl Tls {
         self.with(|options| options.reload_interval = interval)
     }
 
-    /// From how long before its end on a certificate is warned of, once in the log: this side's, its issuers' that come with it,
-    /// and those of servers that there are connections to. 0 to ten years, whatever its lifetime. Default: 30 days, or a third of the certificate's lifetime where that is less, so that one for an hour
-    /// (SPIFFE) is warned of only when its replacement is late.
+    /// From how long before its end on a certificate is warned of, once in the log: this side's, its issuers' that come
+    /// with it, and those of servers that there are connections to. 0 to ten years, whatever its lifetime. Default: 30
+    /// days, or a third of the certificate's lifetime where that is less, so that one for an hour (SPIFFE) is warned of
+    /// only when its replacement is late.
     pub fn expiry_warning(self, before: Duration) -> Self {
         self.with(|options| options.expiry_warning = Some(before))
     }

@@ -16,7 +16,7 @@ use super::material::Material;
 /// How often certificates are looked at that are in no file.
 const NO_FILES: Duration = Duration::from_secs(60);
 
-/// A reading under way. There is one at a time: one that hangs holds a thread, whoever waits for it.
+/// A reading under way. One that takes longer than somebody waits is not begun anew: the next look has what comes of it.
 pub(super) type Reading = Pin<Box<dyn Future<Output = Files> + Send>>;
 
 impl TlsContext {

@@ -314,6 +314,39 @@ mod tls {
     }
 }
 
+/// Where there is no TLS, nothing is asked in plaintext in place of it. `.ci/run` runs this: tests have all features otherwise.
+#[cfg(not(feature = "__tls"))]
+#[test]
+fn without_the_feature_tls_is_refused() {
+    let problem = |consul: Consul, variables: &[_]| {
+        let consul = consul.resolved(&Environment::made_of(variables));
+        consul.validate().err().map(|it| it.to_string())
+    };
+    let service = || Consul::service("p").agent("127.0.0.1:1");
+    let on = ("CONSUL_HTTP_SSL", "true");
+    let refused = problem(service(), &[on]).unwrap();
+    assert!(
+        refused.contains("consul.tls: CONSUL_HTTP_SSL needs the feature tls"),
+        "{refused}"
+    );
+    let https = "https://127.0.0.1:1";
+    for consul in [
+        service().agent(https),
+        Consul::target("consul:///p?tls"),
+        Consul::target("consul:///p?agent=https://127.0.0.1:1"),
+    ] {
+        assert!(problem(consul.clone(), &[]).is_some(), "{consul:?}");
+    }
+    assert!(problem(Consul::service("p"), &[("CONSUL_HTTP_ADDR", https)]).is_some());
+    for off in [&[][..], &[("CONSUL_HTTP_SSL", "false")]] {
+        assert_eq!(problem(service(), off), None);
+    }
+    assert_eq!(
+        problem(Consul::target("consul:///p?tls=false"), &[on]),
+        None
+    );
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in "(consul://)?[ -~é]{0,60}") {
