@@ -214,6 +214,28 @@ mod tests {
         assert_eq!(key(&other).authority(), "other.test");
     }
 
+    #[cfg(feature = "__tls")]
+    #[test]
+    fn so_does_whom_they_trust_and_who_they_are() {
+        use crate::transport::tls::Tls;
+
+        let with = |tls: Tls| key(&Endpoint::tcp("server.test:1").tls(tls));
+        let all = [
+            with(Tls::new()),
+            with(Tls::new().ca_pem("one")),
+            with(Tls::new().ca_pem("two")),
+            with(Tls::new().ca_file("one")),
+            with(Tls::new().crl_pem("one")),
+            with(Tls::new().identity_pem("one", "key")),
+            with(Tls::new().identity_pem("two", "key")),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            for other in &all[..index] {
+                assert_ne!(one.identity(), other.identity());
+            }
+        }
+    }
+
     /// Ten thousand of them are known to some clients, most of which are never called.
     #[test]
     fn an_endpoint_is_small() {

@@ -339,7 +339,11 @@ impl Hash for Tls {
         options.allowed_sans.hash(state);
         options.pinned.hash(state);
         options.min_version.hash(state);
-        self.files().for_each(|file| file.hash(state));
+        options.authorities.hash(state);
+        options.revocations.hash(state);
+        // The chain goes with the key, which is a secret.
+        let chain = options.identity.as_ref().map(|(chain, _)| chain);
+        chain.hash(state);
     }
 }
 

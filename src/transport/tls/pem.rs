@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use super::files::Files;
 
 /// A PEM text, or the file that has it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum Pem {
     Bytes(Arc<[u8]>),
     File(PathBuf),
