@@ -38,6 +38,8 @@ pub mod identity;
 pub mod lease;
 pub mod log;
 pub mod mute;
+// What the example of plugins has, too.
+#[path = "../../examples/plugin/only.rs"]
 pub mod only;
 pub mod openssl;
 pub mod seen;
