@@ -334,9 +334,9 @@ impl Connector {
     }
 
     /// Calls of this channel that may wait at once for an endpoint to be ready, each attempt of a [hedged](Self::hedge) call
-    /// counted. One more fails at once, with `UNAVAILABLE` ([`Error::is_pool_wait`]), and is not repeated. Default 10,000,
-    /// which hold some tens of MiB beside their requests; at least 1. (Envoy's `max_pending_requests` is 1,024 for each
-    /// cluster and priority.)
+    /// counted. One more fails at once, with `UNAVAILABLE` ([`Error::is_pool_wait`](crate::Error::is_pool_wait)), and is
+    /// not repeated. Default 10,000, which hold some tens of MiB beside their requests; at least 1. (Envoy's
+    /// `max_pending_requests` is 1,024 for each cluster and priority.)
     pub fn max_waiting(mut self, calls: usize) -> Self {
         self.max_waiting = calls;
         self

@@ -11,7 +11,7 @@
 //! | `lease` | a file that does not open, as if its disk were gone |
 //! | `log` | what the thread of a test logs |
 //! | `mute` | in place of it: a server that stalls, or speaks something else |
-//! | `only` | a server's rule: this client and no other |
+//! | `only` | a server's rule: this client and no other (`examples/plugin/only.rs`) |
 //! | `openssl` | the program of that name, where there is one |
 //! | `seen` | what such a server saw: records, handshakes, certificates of clients |
 //! | `tapped` | a stream that tells TLS records from anything else |
@@ -38,9 +38,9 @@ pub mod identity;
 pub mod lease;
 pub mod log;
 pub mod mute;
-// What the example of plugins has, too.
+// The example's plugin has the same rule.
 #[path = "../../examples/plugin/only.rs"]
-pub mod only;
+mod only;
 pub mod openssl;
 pub mod seen;
 pub mod serve;
