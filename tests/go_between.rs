@@ -246,3 +246,25 @@ async fn a_hedged_call_keeps_no_stream_for_a_page() {
     drop((channel, conn, peer));
     leaks.finish().await;
 }
+
+/// Only the page is lost.
+#[tokio::test]
+async fn a_hedged_call_ends_with_the_last_one() {
+    let leaks = LeakCheck::start().await;
+    let never = Duration::from_secs(3600);
+    let (channel, mut conn, peer) = connect(|it| {
+        it.retry(Retry::exponential().idempotent(true))
+            .hedge(Hedge::after(never).attempts(2))
+    })
+    .await;
+    let answering = async {
+        refuse(conn.next().await, 503, true);
+        refuse(conn.next().await, 503, true);
+    };
+    let both = async { tokio::join!(unary(&channel, 1), answering) };
+    let (result, ()) = within(LIMIT, "the call", both).await;
+    assert_eq!(result.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(channel.status().endpoints[0].in_flight, 0);
+    drop((channel, conn, peer));
+    leaks.finish().await;
+}
