@@ -217,3 +217,54 @@ async fn requests_that_are_not_grpc_are_not_retried() {
     }
     leaks.finish().await;
 }
+
+/// The only stream there is goes to the next attempt, although the page has not ended.
+#[tokio::test]
+async fn a_hedged_call_keeps_no_stream_for_a_page() {
+    let leaks = LeakCheck::start().await;
+    let peer = H2Peer::tcp();
+    let mut one_stream = h2::server::Builder::new();
+    one_stream.max_concurrent_streams(1);
+    let never = Duration::from_secs(3600);
+    let connector = Connector::target(peer.uri())
+        .pool(trunkline::PoolOptions::new().max_connections(1))
+        .retry(Retry::exponential().idempotent(true))
+        .hedge(Hedge::after(never));
+    let accepted = peer.accept_with(&one_stream);
+    let (channel, mut conn) = tokio::join!(connector.connect(), accepted);
+    let channel = channel.unwrap();
+    let answering = async {
+        let mut refused = conn.next().await;
+        let response = Response::builder().status(503).body(()).unwrap();
+        let mut page = refused.respond.send_response(response, false).unwrap();
+        page.send_data(Bytes::from_static(PAGE), false).unwrap();
+        accept(conn.next().await);
+        page
+    };
+    let both = async { tokio::join!(unary(&channel, 1), answering) };
+    within(LIMIT, "the call", both).await.0.unwrap();
+    drop((channel, conn, peer));
+    leaks.finish().await;
+}
+
+/// Only the page is lost.
+#[tokio::test]
+async fn a_hedged_call_ends_with_the_last_one() {
+    let leaks = LeakCheck::start().await;
+    let never = Duration::from_secs(3600);
+    let (channel, mut conn, peer) = connect(|it| {
+        it.retry(Retry::exponential().idempotent(true))
+            .hedge(Hedge::after(never).attempts(2))
+    })
+    .await;
+    let answering = async {
+        refuse(conn.next().await, 503, true);
+        refuse(conn.next().await, 503, true);
+    };
+    let both = async { tokio::join!(unary(&channel, 1), answering) };
+    let (result, ()) = within(LIMIT, "the call", both).await;
+    assert_eq!(result.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(channel.status().endpoints[0].in_flight, 0);
+    drop((channel, conn, peer));
+    leaks.finish().await;
+}

@@ -42,8 +42,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = env::temp_dir().join(format!("trunkline-plugins-{}", std::process::id()));
     fs::create_dir(&folder)?;
     let result = timeout(LIMIT, host(&folder)).await;
-    fs::remove_dir_all(&folder)?;
-    result?
+    let removed = fs::remove_dir_all(&folder);
+    result??;
+    Ok(removed?)
 }
 
 async fn host(folder: &Path) -> Result<(), Box<dyn Error>> {
@@ -63,20 +64,25 @@ async fn host(folder: &Path) -> Result<(), Box<dyn Error>> {
     for caller in 0..CALLERS {
         callers.spawn(call(channel.clone(), caller, Arc::clone(&done)));
     }
-    // In the midst of the calls.
-    while done.load(SeqCst) < CALLERS * CALLS / 3 {
-        sleep(Duration::from_millis(1)).await;
-    }
-    println!("{} is killed", plugins[1].name);
-    plugins[1].kill().await?;
-
-    let mut served = BTreeMap::new();
-    while let Some(calls) = callers.join_next().await {
-        // One call that failed ends the example with its error.
-        for server in calls?? {
-            *served.entry(server).or_insert(0_u64) += 1;
+    let calls = async {
+        let mut served = BTreeMap::new();
+        while let Some(calls) = callers.join_next().await {
+            // One call that failed ends the example with its error.
+            for server in calls?? {
+                *served.entry(server).or_insert(0_u64) += 1;
+            }
         }
-    }
+        Ok::<_, Box<dyn Error>>(served)
+    };
+    let kill = async {
+        // In the midst of the calls.
+        while done.load(SeqCst) < CALLERS * CALLS / 3 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        println!("{} is killed", plugins[1].name);
+        Ok::<_, Box<dyn Error>>(plugins[1].kill().await?)
+    };
+    let (served, ()) = tokio::try_join!(calls, kill)?;
     for endpoint in &channel.status().endpoints {
         println!("{}: {:?}", endpoint.address, endpoint.state);
     }

@@ -48,8 +48,8 @@ impl Plugin {
             .spawn()?;
         let mut output = BufReader::new(child.stdout.take().ok_or("the plugin has no output")?);
         let mut line = String::new();
-        let reading = (&mut output).take(LINE_LIMIT);
-        timeout(START_LIMIT, BufReader::new(reading).read_line(&mut line))
+        let mut reading = (&mut output).take(LINE_LIMIT);
+        timeout(START_LIMIT, reading.read_line(&mut line))
             .await
             .map_err(|_| {
                 format!("plugin {name} did not say in {START_LIMIT:?} where it listens")

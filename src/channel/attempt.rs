@@ -65,11 +65,16 @@ impl Head {
         self.method.is_idempotent()
     }
 
+    /// The time that is left, as the server is to be told it; `None` while that is next to all of it, as its headers say.
+    pub(super) fn rest(&self, limit: Option<&TimeLimit>) -> Option<HeaderValue> {
+        limit.filter(|_| self.is_grpc)?.rest_header()
+    }
+
     /// The request for one endpoint, with the time that is left, after so many attempts (gRFC A6).
     pub(super) fn to_request(
         &self,
         subchannel: &Subchannel,
-        limit: Option<&TimeLimit>,
+        remaining: Option<HeaderValue>,
         previous_attempts: u32,
         token: Option<&HeaderValue>,
     ) -> Result<Request<()>, Error> {
@@ -85,9 +90,6 @@ impl Head {
         *request.method_mut() = self.method.clone();
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = self.headers.clone();
-        let remaining = limit
-            .filter(|_| self.is_grpc)
-            .and_then(TimeLimit::rest_header);
         if let Some(remaining) = remaining {
             request.headers_mut().insert(&GRPC_TIMEOUT, remaining);
         }

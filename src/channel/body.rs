@@ -60,7 +60,7 @@ struct Running {
 pub(super) enum Hold {
     /// A slot of its own.
     Slot(Slot),
-    /// None: the response ended with its headers, and the slot went before it.
+    /// None: the response ended with its headers, or was discarded but for these, and the slot went before it.
     Nothing,
     /// Its turn on a pinned connection.
     Turn {

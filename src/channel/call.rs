@@ -239,7 +239,12 @@ impl Call {
         let limit = self.settings.limit.as_ref();
         let previous = self.past.attempts - 1;
         let token = self.token.as_ref().map(|it| &it.value);
-        let request = self.head.to_request(&subchannel, limit, previous, token)?;
+        let rest = self.head.rest(limit);
+        if rest.is_some() {
+            // Or nobody polled the call for some of its time.
+            self.sent.get_or_insert_with(Instant::now);
+        }
+        let request = (self.head).to_request(&subchannel, rest, previous, token)?;
         let tasks = &self.inner.tasks;
         let try_limit = self.inner.retry.of(self.head.path()).try_limit();
         if let Some(first) = &mut slot.first {

@@ -51,7 +51,7 @@ impl CallOptions {
     }
 
     /// Whether to wait while no endpoint is ready (until the deadline), or to fail once all of them have
-    /// failed.
+    /// failed. Default: the channel's ([`Connector::wait_for_ready`](crate::Connector::wait_for_ready)).
     #[must_use]
     pub fn wait_for_ready(mut self, yes: bool) -> Self {
         self.wait_for_ready = Some(yes);
@@ -59,7 +59,7 @@ impl CallOptions {
     }
 
     /// Whether processing this call twice does no more than processing it once, whatever the method's
-    /// [policy](crate::Retry::idempotent) says.
+    /// [policy](crate::Retry::idempotent) says. Default: what that says.
     #[must_use]
     pub fn idempotent(mut self, yes: bool) -> Self {
         self.idempotent = Some(yes);
@@ -67,7 +67,8 @@ impl CallOptions {
     }
 
     /// The time limit of the whole call, to the end of its response. A `grpc-timeout` header, which
-    /// `tonic::Request::set_timeout` sets, counts too: the shorter one holds.
+    /// `tonic::Request::set_timeout` sets, counts too: the shorter one holds. Default: the channel's, where there is no
+    /// such header. Any time: 0 fails at once, and more than 30 years are 30.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(Some(timeout));

@@ -212,7 +212,7 @@ impl Pinned {
         let token = self.inner.token(&head).await?;
         self.inner.check_privacy(token.as_ref(), &self.subchannel)?;
         let value = token.as_ref().map(|it| &it.value);
-        let request = head.to_request(&self.subchannel, limit, 0, value)?;
+        let request = head.to_request(&self.subchannel, head.rest(limit), 0, value)?;
         let connection = self.slot.lease.connection();
         let mut first = self.inner.first_message(&self.subchannel);
         if let Some(first) = &mut first {

@@ -244,76 +244,19 @@ impl Connector {
         self
     }
 
-    /// Asks endpoints whether they are well. Default: does not.
-    pub fn health_check(mut self, check: HealthCheck) -> Self {
-        self.health_check = Some(check);
-        self
-    }
-
-    /// When calls are kept from an endpoint whose answers are failures. Default [`Breaker::new`].
-    pub fn breaker(mut self, breaker: Breaker) -> Self {
-        self.breaker = Some(breaker);
-        self
-    }
-
-    /// Failed calls do not keep others from an endpoint.
-    pub fn no_breaker(mut self) -> Self {
-        self.breaker = None;
-        self
-    }
-
-    /// Compares the endpoints, and ejects those that do far worse than the others. Default: does not.
-    pub fn outlier_detection(mut self, outliers: OutlierDetection) -> Self {
-        self.outliers = Some(outliers);
-        self
-    }
-
-    /// What becomes of an endpoint that discovery no longer lists while the source's [`Outage`](crate::Outage) rules keep
-    /// it. Default [`Influence::Hint`]: it gets its calls.
-    pub fn discovery_influence(mut self, influence: Influence) -> Self {
-        self.discovery_influence = influence;
-        self
-    }
-
-    /// What becomes of an endpoint that [refuses calls](crate::HealthSource::Overload) because it has too much to do. A weight
-    /// is the least of its share that it gets: it gets what it accepted in the last 10 s, but not less. Default
-    /// `Influence::Weight(0.1)`; not [`Influence::Veto`].
-    pub fn overload_influence(mut self, influence: Influence) -> Self {
-        self.overload_influence = influence;
-        self
-    }
-
-    /// How many endpoints may be kept from calls, and when all get calls again. Default [`EjectionLimits::new`].
-    pub fn ejection_limits(mut self, limits: EjectionLimits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// How endpoints that enter service come to their share of the calls. Default [`SlowStart::new`]: within 30 s.
-    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
-        self.slow_start = Some(slow_start);
-        self
-    }
-
-    /// Endpoints get their whole share as soon as they enter service.
-    pub fn no_slow_start(mut self) -> Self {
-        self.slow_start = None;
-        self
-    }
-
     /// How many calls may be in flight at once. Default: no limit but the connections' streams.
     pub fn concurrency(mut self, limits: ConcurrencyLimits) -> Self {
         self.concurrency = Some(limits);
         self
     }
 
-    /// How many connections each endpoint gets, and how they are made.
+    /// How many connections each endpoint gets, and how they are made. Default [`PoolOptions::new`].
     pub fn pool(mut self, pool: PoolOptions) -> Self {
         self.pool = pool;
         self
     }
 
-    /// HTTP/2 limits and windows.
+    /// HTTP/2 limits and windows. Default [`Http2Options::new`].
     pub fn http2(mut self, http2: Http2Options) -> Self {
         self.http2 = http2;
         self
@@ -325,7 +268,7 @@ impl Connector {
         self
     }
 
-    /// Socket options of TCP connections.
+    /// Socket options of TCP connections. Default [`TcpOptions::new`].
     pub fn tcp_options(mut self, tcp: TcpOptions) -> Self {
         self.tcp = tcp;
         self
@@ -340,7 +283,7 @@ impl Connector {
     }
 
     /// Opens sockets in a way of your own: in-memory, vsock, simulated. Replaces
-    /// [`tcp_options`](Self::tcp_options).
+    /// [`tcp_options`](Self::tcp_options). Default: TCP and Unix sockets of the system ([`SocketDialer`](crate::SocketDialer)).
     pub fn dialer(mut self, dialer: impl Dial) -> Self {
         self.dialer = Some(Arc::new(dialer));
         self
@@ -390,9 +333,10 @@ impl Connector {
         self
     }
 
-    /// Calls of this channel that may wait for an endpoint to be ready, at most. One more fails at once, with `UNAVAILABLE`
-    /// ([`Error::is_pool_wait`]), and is not repeated. Default 10,000, which hold some tens of MiB beside their requests; at
-    /// least 1. (Envoy's `max_pending_requests` is 1,024 for each cluster and priority.)
+    /// Calls of this channel that may wait at once for an endpoint to be ready, each attempt of a [hedged](Self::hedge) call
+    /// counted. One more fails at once, with `UNAVAILABLE` ([`Error::is_pool_wait`](crate::Error::is_pool_wait)), and is
+    /// not repeated. Default 10,000, which hold some tens of MiB beside their requests; at least 1. (Envoy's
+    /// `max_pending_requests` is 1,024 for each cluster and priority.)
     pub fn max_waiting(mut self, calls: usize) -> Self {
         self.max_waiting = calls;
         self

@@ -2,5 +2,6 @@
 
 mod builder;
 mod connect;
+mod health;
 
 pub use builder::Connector;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tonic::Code;
+use tonic::body::Body;
 use trunkline::{
     Backoff, Balance, CallOptions, Connector, Endpoint, Health, HealthSource, Influence,
     PoolOptions, Retry,
@@ -16,6 +17,7 @@ use crate::client::first::First;
 use crate::client::health::{
     about, are, counted, endpoint as endpoint_of, is, said, shares, status,
 };
+use crate::support::body::post;
 use crate::support::calls::request;
 use crate::support::leak::LeakCheck;
 use crate::support::raw_peer::RawPeer;
@@ -202,6 +204,32 @@ async fn an_endpoint_is_not_to_blame_for_the_wait_before_it() {
     assert_eq!(status_of_late.code(), Code::DeadlineExceeded);
     first.await.unwrap().unwrap();
     assert_eq!(status(&channel, 0).health, Health::Healthy);
+    drop((channel, server));
+    leaks.finish().await;
+}
+
+/// Whoever made the call looked at it when its time was over.
+#[tokio::test]
+async fn an_endpoint_is_not_to_blame_for_calls_that_are_polled_late() {
+    let leaks = LeakCheck::start().await;
+    let server = EchoServer::start_tcp("a");
+    let connector = Connector::endpoints([endpoint(&server)]).retry(Retry::none());
+    let channel = connector.breaker(for_good()).connect().await.unwrap();
+    are(&channel, &[Health::Healthy]).await;
+    let late = [(); 5].map(|()| {
+        let mut call = post(Body::empty());
+        call.extensions_mut().insert(soon());
+        channel.send(call)
+    });
+    // Takes longer than those may.
+    slow(&channel, 1, 100).await.unwrap().unwrap();
+    for call in late {
+        let error = call.await.unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded);
+    }
+    // Five in a row: the breaker would have opened, and replaced a connection that may have frozen.
+    let now = endpoint_of(&channel, 0);
+    assert_eq!((now.health.health, now.connections), (Health::Healthy, 1));
     drop((channel, server));
     leaks.finish().await;
 }

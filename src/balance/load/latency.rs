@@ -5,16 +5,19 @@ use std::time::Duration;
 
 /// A peak-sensitive moving average of latency: a longer one counts at once, a shorter one little by little.
 ///
-/// One word, so that a reader never sees half an update: the estimate in units of 2⁻⁴ µs above, and the time of it in
+/// One word, so that a reader never sees half an update: the estimate in seconds, an `f32`, above, and the time of it in
 /// milliseconds below. 0: nothing was ever observed. Updates that meet may be lost; the next one comes soon.
+///
+/// A step of the estimate is a part of it, and not of a second: a millisecond takes 10⁻⁴ of what is too much, and with any
+/// fixed unit the rounding gave that back where answers come each millisecond.
 #[derive(Debug, Default)]
 pub(in crate::balance) struct Latency(AtomicU64);
 
 /// How fast what was is forgotten: after this time e⁻¹ of it is left (Finagle, linkerd).
 const DECAY: Duration = Duration::from_secs(10);
 
-/// Units of the estimate in a second.
-const UNITS: f64 = 16_000_000.0;
+/// The longest estimate: what takes longer is not worse (the longest pushback that counts, too).
+const LONGEST: f64 = 300.0;
 
 impl Latency {
     /// The estimate in seconds, decayed to `now`: an endpoint that nobody picks must not stay slow for ever. `None` if
@@ -56,12 +59,11 @@ impl Latency {
     fn write(&self, estimate: f64, now: Duration) {
         #[expect(
             clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "`as` saturates, at four minutes"
+            reason = "rounds: 24 bits of it are enough"
         )]
-        let units = (estimate * UNITS).round() as u32;
+        let estimate = estimate.min(LONGEST) as f32;
         let stamp = u64::from(millis(now).max(1));
-        let word = u64::from(units) << 32 | stamp;
+        let word = u64::from(estimate.to_bits()) << 32 | stamp;
         // A shorter answer changes nothing within the same millisecond. Stored all the same it would take the cache line
         // from the other threads, which compare and answer here too.
         if self.0.load(Relaxed) != word {
@@ -73,7 +75,7 @@ impl Latency {
     fn read(&self) -> Option<(f64, u32)> {
         let word = self.0.load(Relaxed);
         let at = (word & u64::from(u32::MAX)) as u32;
-        let estimate = f64::from((word >> 32) as u32) / UNITS;
+        let estimate = f64::from(f32::from_bits((word >> 32) as u32));
         (at > 0).then_some((estimate, at))
     }
 }
@@ -143,6 +145,24 @@ mod tests {
         assert!(estimate < Some(0.002), "{estimate:?}");
     }
 
+    /// However small it is beside a millisecond, and however many answers there are.
+    #[test]
+    fn a_small_peak_wears_off_under_answers_in_each_millisecond() {
+        for peak in [400, 110, 20] {
+            let latency = Latency::default();
+            let [peak, usual] = [peak, 10].map(Duration::from_micros);
+            latency.observe(peak, MS);
+            let mut now = MS;
+            while now < MS + DECAY {
+                now += MS;
+                (0..3).for_each(|_| latency.observe(usual, now));
+            }
+            let estimate = latency.estimate(now).unwrap();
+            let excess = (estimate - usual.as_secs_f64()) / (peak - usual).as_secs_f64();
+            assert!((excess * 1_f64.exp() - 1.0).abs() < 0.01, "{excess}");
+        }
+    }
+
     #[test]
     fn extremes_saturate() {
         let latency = Latency::default();
@@ -151,7 +171,7 @@ mod tests {
         latency.observe(Duration::MAX, now);
         for now in [now, now + 5 * MS, now - 5 * MS] {
             let estimate = latency.estimate(now).unwrap();
-            assert!(estimate > 250.0 && estimate < 300.0, "{estimate}");
+            assert!((estimate - LONGEST).abs() < 0.2, "{estimate}");
         }
         latency.observe(Duration::ZERO, Duration::MAX);
     }

@@ -186,7 +186,8 @@ impl Call {
             let policy = self.inner.retry.of(self.head.path());
             if tolerable && policy.tolerates(&facts) {
                 if let Ok(answer) = &mut result {
-                    // Others may be waiting for just this one's stream, or its part of a limit.
+                    // Others may be waiting for just this one's stream, or its part of a limit. A proxy's page is lost with it.
+                    answer.response.body_mut().discard();
                     answer.slot = None;
                     let endpoint = leg.endpoint.as_ref().map(|it| &it.name);
                     self.past.failed(&Ended {

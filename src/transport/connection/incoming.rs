@@ -18,7 +18,8 @@ use super::Shared;
 /// A response body on its stream. Dropping it before its end resets the stream and stops the request body.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    stream: RecvStream,
+    /// Until it is discarded.
+    stream: Option<RecvStream>,
     shared: Arc<Shared>,
     data_done: bool,
     /// The task that sends the request body, and the error that body may have had.
@@ -32,11 +33,16 @@ impl Incoming {
         pump: Option<(AbortOnDrop, Arc<OnceLock<Status>>)>,
     ) -> Self {
         Self {
-            stream,
+            stream: Some(stream),
             shared,
             data_done: false,
             pump,
         }
+    }
+
+    /// Gives the stream back: nobody reads what is left of it. Unless it has ended it is reset.
+    pub(crate) fn discard(&mut self) {
+        (self.stream, self.pump) = (None, None);
     }
 
     fn failure(&self, error: h2::Error) -> Error {
@@ -60,25 +66,29 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
+        let Some(stream) = &mut this.stream else {
+            return Poll::Ready(None);
+        };
         if !this.data_done {
-            match ready!(this.stream.poll_data(cx)) {
+            match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     // Fails only when the stream is closed, and then its window does not matter.
-                    let _ = this.stream.flow_control().release_capacity(data.len());
+                    let _ = stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(this.failure(error)))),
                 None => this.data_done = true,
             }
         }
-        match ready!(this.stream.poll_trailers(cx)) {
+        match ready!(stream.poll_trailers(cx)) {
             Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
             Err(error) => Poll::Ready(Some(Err(this.failure(error)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        let stream = self.stream.as_ref();
+        stream.is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
