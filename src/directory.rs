@@ -263,11 +263,12 @@ impl Writer {
         if trouble.is_some() {
             self.doubt = trouble.as_deref().map(Arc::from);
         }
+        let doubt = self.doubt.clone().filter(|_| self.belief.holds());
         *lock(&self.directory.news) = News {
             answered: Some(now),
             age: resolution.age,
             revision: resolution.revision.map(Arc::from),
-            error: self.doubt.clone().filter(|_| self.belief.holds()),
+            error: doubt.or_else(|| resolution.warning.map(Arc::from)),
             none: note,
         };
         if !unchanged {

@@ -230,6 +230,10 @@ async fn an_agent_sees_the_new_certificate() {
     assert_eq!(dialled(), 2);
     assert_eq!(log.count(EXPIRES), 1);
     assert_eq!(log.count("it has no private key in PEM"), 1);
+    let told = channel.status().discovery_error.unwrap();
+    assert!(told.contains("it has no private key in PEM"), "{told}");
+    soon.write(&folder.path(""), "client");
+    wait_until(LIMIT, || channel.status().discovery_error.is_none()).await;
     drop(channel);
     relay.stop().await;
     drop((agent, server, folder));
@@ -261,8 +265,10 @@ async fn an_agent_is_asked_while_files_hang() {
         agent.api().register(&weighted).await;
         let seen = || channel.status().endpoints[0].weight == weight;
         wait_until(3 * LIMIT, seen).await;
-        assert_eq!(channel.status().discovery_error, None);
     }
+    // And that is all that there is to tell.
+    let told = channel.status().discovery_error.unwrap();
+    assert!(told.contains("reading the files takes more"), "{told}");
     drop((lease, channel, agent, server, folder));
     leaks.finish().await;
 }

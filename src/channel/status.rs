@@ -30,7 +30,8 @@ pub struct ChannelStatus {
     pub resolution_age: Option<Duration>,
     /// The source's own mark of that answer: Consul's index.
     pub resolution_revision: Option<String>,
-    /// What has gone wrong with discovery since then.
+    /// What has gone wrong with discovery since then, or is wrong although it answered: a Consul agent's new TLS files can't
+    /// be used, say.
     pub discovery_error: Option<String>,
     /// So few endpoints are well that all connected ones get calls: see
     /// [`EjectionLimits::panic_threshold`](crate::EjectionLimits::panic_threshold).

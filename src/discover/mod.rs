@@ -63,6 +63,8 @@ pub struct Resolution {
     pub certain: bool,
     /// Why there are no endpoints, for errors and status: one sentence, without secrets.
     pub note: Option<String>,
+    /// What is wrong with the source although it answers, for status: one sentence, without secrets.
+    pub warning: Option<String>,
     /// How old the answer is: not 0 if it was stored.
     pub age: Duration,
 }

@@ -210,6 +210,9 @@ impl Datacenter {
         let mut resolution = Resolution::new(self.found.endpoints.iter().cloned());
         resolution.revision = answer.index.map(|index| index.to_string());
         resolution.age = answer.age + answer.came.elapsed();
+        let trouble = answer.trouble.as_ref();
+        resolution.warning =
+            trouble.map(|trouble| self.labelled(&format!("Consul's agent: {trouble}")));
         resolution
     }
 

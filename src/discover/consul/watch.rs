@@ -75,6 +75,8 @@ pub(super) struct Answer {
     pub(super) hidden: bool,
     /// Too much is gone in it, and was so twice.
     pub(super) doubted: bool,
+    /// Why it was asked for with TLS files as they were before.
+    pub(super) trouble: Option<Arc<str>>,
     /// It is the last run's.
     pub(super) cached: bool,
     pub(super) came: Instant,
