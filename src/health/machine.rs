@@ -37,9 +37,8 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(rules: Arc<Rules>, now: Instant) -> Self {
         Self {
-            rules,
             circuit: Circuit::new(now),
-            probed: Probed::new(now),
+            probed: Probed::new(now, rules.probes.as_ref()),
             ejection: Ejection::default(),
             overload: Overload::default(),
             unlisted: None,
@@ -47,6 +46,7 @@ impl Machine {
             connected: false,
             connected_since: now,
             well_since: None,
+            rules,
         }
     }
 

@@ -155,9 +155,8 @@ fn every_source_is_declared_and_may_be_observed_only() {
                 breaker: Some(Breaker::new().influence(influence)),
                 outliers: Some(OutlierDetection::new().influence(influence)),
                 probes: Some(Thresholds {
-                    unhealthy: 3,
-                    healthy: 2,
                     influence,
+                    ..Thresholds::default()
                 }),
                 discovery: influence,
                 ..Rules::default()

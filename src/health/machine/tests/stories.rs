@@ -258,7 +258,7 @@ proptest! {
         let rules = Rules {
             outliers: Some(outliers.clone()),
             breaker: Some(Breaker::new().influence(by_breaker)),
-            probes: Some(Thresholds { unhealthy: 3, healthy: 2, influence: by_probes }),
+            probes: Some(Thresholds { influence: by_probes, ..Thresholds::default() }),
             discovery,
             limits: EjectionLimits::new().max_ejected(cap).panic_threshold(threshold),
             ..rules()
