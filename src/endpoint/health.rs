@@ -12,7 +12,9 @@ use tonic::Code;
 use crate::classify::{Bearing, Outcome};
 use crate::error::Delivery;
 use crate::health::outlier::Seen;
-use crate::health::{Answer, Fate, HealthStatus, Machine, Rules, Service, Standing, Totals};
+use crate::health::{
+    Answer, Fate, HealthSource, HealthStatus, Machine, Rules, Service, Standing, Totals,
+};
 use crate::lock::lock;
 use crate::time::Instant;
 
@@ -321,7 +323,7 @@ impl EndpointHealth {
             reason,
             observed,
             ..
-        } = self.report(now, fate);
+        } = self.report(now, fate, None);
         let decided_by = decided_by.map(|it| it.to_string());
         tracing::info!(endpoint = name, %health, decided_by, reason, ?observed, "endpoint health");
     }
@@ -360,8 +362,13 @@ impl EndpointHealth {
     }
 
     /// What users see.
-    pub(crate) fn report(&self, now: Instant, fate: Fate) -> HealthStatus {
-        lock(&self.machine).report(now, fate)
+    pub(crate) fn report(
+        &self,
+        now: Instant,
+        fate: Fate,
+        word: Option<HealthSource>,
+    ) -> HealthStatus {
+        lock(&self.machine).report(now, fate, word)
     }
 
     /// The time, as the atomics keep it.
