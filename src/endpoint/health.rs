@@ -105,7 +105,7 @@ impl EndpointHealth {
 
     /// Counts an attempt that ended here, on that connection.
     pub(super) fn record(&self, outcome: Outcome, bearing: Bearing, connection: u64) -> Recorded {
-        if outcome.delivery == Delivery::Answered || outcome.code == Code::Ok {
+        if outcome.answered || outcome.code == Code::Ok {
             self.answered.fetch_add(1, Ordering::Relaxed);
         } else if outcome.delivery != Delivery::NotSent {
             self.failed.fetch_add(1, Ordering::Relaxed);

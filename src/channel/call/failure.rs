@@ -71,6 +71,7 @@ impl Call {
             let late = Outcome {
                 delivery: Delivery::MaybeProcessed,
                 code: Code::DeadlineExceeded,
+                answered: false,
                 pushback: None,
             };
             let bearing = self.blame_for_lateness();

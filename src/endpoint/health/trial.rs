@@ -56,15 +56,13 @@ mod tests {
 
     use super::*;
     use crate::classify::{Bearing, Outcome};
-    use crate::error::Delivery;
     use crate::health::{Breaker, Rules};
     use crate::time::Instant;
 
     fn outcome(code: Code) -> Outcome {
         Outcome {
-            delivery: Delivery::Answered,
             code,
-            pushback: None,
+            ..Outcome::ANSWERED
         }
     }
 
