@@ -105,6 +105,11 @@ impl Machine {
         self.circuit.phase() != Phase::Closed
     }
 
+    /// Whether the breaker is open, and not half-open.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.circuit.phase(), Phase::Open { .. })
+    }
+
     /// A probe has ended.
     pub(crate) fn probed(&mut self, now: Instant, answer: Answer) -> bool {
         match &self.rules.probes {
