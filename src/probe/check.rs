@@ -27,7 +27,9 @@ use super::Probe;
 ///
 /// What is asked is no call: it does not count as one in flight, no limit on calls holds for it, and
 /// [`close`](crate::Channel::close) does not wait for it. The connection over which a server tells of its health stays
-/// open, also with [`min_connections(0)`](crate::PoolOptions::min_connections).
+/// open, also with [`min_connections(0)`](crate::PoolOptions::min_connections). An endpoint that is asked in another way falls
+/// idle with that setting when calls pause for some seconds. It is not asked then: the next call opens a connection, and
+/// goes by the last answer.
 ///
 /// Frozen servers and networks are found by [`Keepalive`](crate::Keepalive) and by calls that have no answer in their
 /// time; a watched server that freezes says nothing.
@@ -116,6 +118,10 @@ impl HealthCheck {
     /// The service whose health is asked for, as the server has registered it. Default: the empty name, which is the
     /// server as a whole. An endpoint's own name ([`Endpoint::health_service`](crate::Endpoint::health_service)) goes
     /// before it. Of gRPC's health service only.
+    ///
+    /// A server that does not know the name counts as one that does not serve (gRFC A17). Where that is all of them, as with a
+    /// name that is misspelt, they get calls all the same ([`Health::Tolerated`](crate::Health::Tolerated)), and the status
+    /// says why.
     pub fn service(mut self, name: impl Into<String>) -> Self {
         self.service = name.into();
         self
