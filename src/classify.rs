@@ -1,15 +1,17 @@
 //! Turns what the wire showed into what is known: delivery, gRPC code, and a sentence.
 
+mod http_status;
 mod pushback;
 
 use std::time::Duration;
 
 use h2::Reason;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName};
 use tonic::Code;
 
 use crate::error::{Delivery, Error, Kind, Stage};
 
+pub(crate) use http_status::is_grpc;
 pub(crate) use pushback::Pushback;
 
 // Looking a name up by text parses it every time.
@@ -22,6 +24,8 @@ const PENALTY: Duration = Duration::from_secs(5);
 pub(crate) struct Outcome {
     pub(crate) delivery: Delivery,
     pub(crate) code: Code,
+    /// A response came, if only that of a proxy, which may not know what became of the request.
+    pub(crate) answered: bool,
     /// What the peer said about when to retry, if it answered with an error.
     pub(crate) pushback: Option<Pushback>,
 }
@@ -31,6 +35,7 @@ impl Outcome {
     pub(crate) const ANSWERED: Self = Self {
         delivery: Delivery::Answered,
         code: Code::Ok,
+        answered: true,
         pushback: None,
     };
 
@@ -38,6 +43,7 @@ impl Outcome {
         Self {
             delivery: error.delivery(),
             code: error.code(),
+            answered: error.delivery() == Delivery::Answered,
             pushback: None,
         }
     }
@@ -48,9 +54,9 @@ impl Outcome {
         let code = Code::from_bytes(status.as_bytes());
         let failed = code != Code::Ok;
         Some(Self {
-            delivery: Delivery::Answered,
             code,
             pushback: failed.then(|| Pushback::of_headers(headers)).flatten(),
+            ..Self::ANSWERED
         })
     }
 }
@@ -77,8 +83,11 @@ impl Outcome {
             (Delivery::NotSent | Delivery::Refused, _)
             | (_, Code::Cancelled | Code::ResourceExhausted) => Bearing::Neutral,
             // Resets and answers that break the rules have codes of their own.
-            (Delivery::MaybeProcessed, Code::Unavailable) => Bearing::Lost,
-            (Delivery::MaybeProcessed, Code::DeadlineExceeded | Code::Internal)
+            (Delivery::MaybeProcessed, Code::Unavailable) if !self.answered => Bearing::Lost,
+            (
+                Delivery::MaybeProcessed,
+                Code::Unavailable | Code::DeadlineExceeded | Code::Internal,
+            )
             | (
                 Delivery::Answered,
                 Code::Unavailable
@@ -101,47 +110,6 @@ impl Outcome {
             Some(Pushback::After(delay)) => delay,
             Some(Pushback::Never) | None => PENALTY,
         })
-    }
-
-    /// What a response to a gRPC request means that is not the server's own, but of something in front of it: its HTTP status
-    /// is not 200, and its headers carry no `grpc-status`. The table is gRPC's `http-grpc-status-mapping.md`. `None` for
-    /// all others.
-    pub(crate) fn of_go_between(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
-        if status == StatusCode::OK || headers.contains_key(&GRPC_STATUS) {
-            return None;
-        }
-        let code = match status {
-            StatusCode::BAD_REQUEST => Code::Internal,
-            StatusCode::UNAUTHORIZED => Code::Unauthenticated,
-            StatusCode::FORBIDDEN => Code::PermissionDenied,
-            StatusCode::NOT_FOUND => Code::Unimplemented,
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
-            _ => Code::Unknown,
-        };
-        let pushback = Pushback::of_headers(headers);
-        Some(Self {
-            delivery: Delivery::Answered,
-            code,
-            pushback: pushback.or_else(|| Pushback::of_http(status, headers)),
-        })
-    }
-
-    /// The answer to a request that is not gRPC.
-    pub(crate) fn of_http(status: StatusCode, headers: &HeaderMap) -> Self {
-        let code = match status {
-            // It protects itself.
-            StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
-            status if status.is_server_error() => Code::Unavailable,
-            _ => return Self::ANSWERED,
-        };
-        Self {
-            code,
-            pushback: Pushback::of_http(status, headers),
-            ..Self::ANSWERED
-        }
     }
 }
 
@@ -300,6 +268,7 @@ mod tests {
             let outcome = Outcome {
                 delivery,
                 code,
+                answered: delivery == Answered,
                 pushback: None,
             };
             assert_eq!(outcome.bearing(), bearing, "{delivery:?} {code:?}");
@@ -318,41 +287,6 @@ mod tests {
         );
         headers.insert("grpc-status", "abc".parse().unwrap());
         assert_eq!(Outcome::of_headers(&headers).unwrap().code, Code::Unknown);
-    }
-
-    /// All rows of `http-grpc-status-mapping.md`, and some of what it calls "all other codes".
-    #[test]
-    fn answers_of_a_proxy_map_to_the_codes_of_grpc() {
-        let none = HeaderMap::new();
-        let of = |status: u16, headers: &HeaderMap| {
-            Outcome::of_go_between(StatusCode::from_u16(status).unwrap(), headers)
-        };
-        for (status, code, bearing) in [
-            (400, Code::Internal, Bearing::Fault),
-            (401, Code::Unauthenticated, Bearing::Good),
-            (403, Code::PermissionDenied, Bearing::Good),
-            (404, Code::Unimplemented, Bearing::Good),
-            (429, Code::Unavailable, Bearing::Fault),
-            (502, Code::Unavailable, Bearing::Fault),
-            (503, Code::Unavailable, Bearing::Fault),
-            (504, Code::Unavailable, Bearing::Fault),
-            (204, Code::Unknown, Bearing::Fault),
-            (302, Code::Unknown, Bearing::Fault),
-            (405, Code::Unknown, Bearing::Fault),
-            (500, Code::Unknown, Bearing::Fault),
-            (599, Code::Unknown, Bearing::Fault),
-        ] {
-            let outcome = of(status, &none).unwrap();
-            assert_eq!((outcome.code, outcome.pushback), (code, None), "{status}");
-            assert_eq!(outcome.delivery, Delivery::Answered);
-            assert_eq!(outcome.bearing(), bearing, "{status}");
-        }
-        assert_eq!(of(200, &none), None, "trailers follow");
-        let told = HeaderMap::from_iter([(GRPC_STATUS.clone(), "5".parse().unwrap())]);
-        assert_eq!(of(503, &told), None, "the server's own word");
-        let later = HeaderMap::from_iter([(http::header::RETRY_AFTER, "7".parse().unwrap())]);
-        let after = Some(Pushback::After(Duration::from_secs(7)));
-        assert_eq!(of(503, &later).unwrap().pushback, after);
     }
 
     #[test]
@@ -376,25 +310,5 @@ mod tests {
         }
         let late = outcome(Code::DeadlineExceeded, None);
         assert_eq!(late.penalty(Bearing::Neutral), None, "of its caller's");
-    }
-
-    #[test]
-    fn http_says_how_long_to_stay_away_too() {
-        let mut headers = HeaderMap::new();
-        headers.insert("retry-after", "7".parse().unwrap());
-        for (status, penalty) in [
-            (200, None),
-            (404, None),
-            (429, Some(7)),
-            (500, Some(5)),
-            (503, Some(7)),
-        ] {
-            let status = StatusCode::from_u16(status).unwrap();
-            let outcome = Outcome::of_http(status, &headers);
-            let expected = penalty.map(Duration::from_secs);
-            assert_eq!(outcome.penalty(outcome.bearing()), expected, "{status}");
-        }
-        let limited = Outcome::of_http(StatusCode::TOO_MANY_REQUESTS, &headers);
-        assert_eq!(limited.bearing(), Bearing::Neutral);
     }
 }

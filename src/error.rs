@@ -74,7 +74,8 @@ pub enum Delivery {
     NotSent,
     /// The peer got the request and says that it did not process it (`REFUSED_STREAM`). Repeating is safe.
     Refused,
-    /// The request may have been processed. Only an idempotent call may be repeated.
+    /// The request may have been processed: there was no answer, or a proxy's that does not know (HTTP 502, 504). Only an
+    /// idempotent call may be repeated.
     MaybeProcessed,
     /// The peer's application answered.
     Answered,

@@ -71,6 +71,7 @@ async fn one_is_lost(row: &str, fault: Fault) {
         .await;
     let went_after = went();
     let dials = sides().map(|side| side.dials.to(&rig.address(0), lost));
+    assert!(block_in_place(|| network.lost()) > 0, "nothing was lost");
     block_in_place(|| network.heal());
     let healed = Instant::now();
     rig.ready(0, LIMIT).await;
@@ -123,6 +124,7 @@ async fn row_06_silent_partition_of_all() {
     wait_until(LIMIT, is_down).await;
     let found = lost.elapsed();
     load.part(2, 3).await;
+    assert!(block_in_place(|| network.lost()) > 0, "nothing was lost");
     block_in_place(|| network.heal());
     let healed_at = load.elapsed();
     let healed = Instant::now();
@@ -137,7 +139,7 @@ async fn row_06_silent_partition_of_all() {
         ("retries", rig.retrying.channel.stats().retries),
     ];
     rig.score("6", &reports, Some(recovery), &figures).await;
-    assert!(!reports.retrying.failed.is_empty(), "nothing was lost");
+    assert!(!reports.retrying.failed.is_empty(), "no call failed");
     assert!(found <= limit(DETECT + SLACK), "{found:?}");
     assert!(recovery <= limit(Duration::from_secs(3)), "{recovery:?}");
 }
@@ -159,6 +161,7 @@ async fn row_08_packet_loss_to_one() {
     let went_after = went();
     let went = [0, 1].map(|side| went_after[side] - went_before[side]);
     let dials = [&rig.retrying, &rig.single].map(|it| it.dials.count() as u64 - 3);
+    assert!(block_in_place(|| network.lost()) > 0, "nothing was lost");
     block_in_place(|| network.heal());
     let is_used = || {
         flips.look(&rig, 0);

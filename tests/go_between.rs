@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::calls::unary;
 use client::health::{said, status};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use support::body::post;
 use support::h2_server::{H2Conn, H2Peer, H2Request};
@@ -29,7 +29,7 @@ use support::wait::within;
 use tonic::Code;
 use tonic::body::Body;
 use trunkline::{
-    Backoff, Channel, Connector, Delivery, Health, HealthSource, Hedge, History, Retry,
+    Backoff, Channel, Connector, Delivery, Health, HealthCheck, HealthSource, Hedge, History, Retry,
 };
 use trunkline_proto::{EchoReply, Message as _};
 
@@ -61,18 +61,34 @@ async fn connect(adjust: impl FnOnce(Connector) -> Connector) -> (Channel, H2Con
     (channel.unwrap(), conn, peer)
 }
 
-/// The default policy: `UNAVAILABLE` is retried, the other codes are not.
+/// One that has not asked about health yet.
+async fn connect_lazy(adjust: impl FnOnce(Connector) -> Connector) -> (Channel, H2Conn, H2Peer) {
+    let peer = H2Peer::tcp();
+    let channel = adjust(Connector::target(peer.uri()))
+        .connect_lazy()
+        .unwrap();
+    (channel, peer.accept().await, peer)
+}
+
+/// `UNAVAILABLE` is retried by default, if it says that the request was not processed: that is what 503 and 429 say. A proxy
+/// that answers 502 or 504 may have passed it on.
 #[tokio::test]
 async fn what_a_proxy_says_in_place_of_its_server_is_retried() {
     let leaks = LeakCheck::start().await;
-    for (http, has_page) in [
-        (503, true),
-        (503, false),
-        (502, true),
-        (504, true),
-        (429, true),
+    let (no, maybe) = (Delivery::Answered, Delivery::MaybeProcessed);
+    let by_default = Retry::exponential;
+    let idempotent = || Retry::exponential().idempotent(true);
+    let configured = || Retry::exponential().codes([Code::Unavailable]);
+    for (http, has_page, retry, delivery) in [
+        (503, true, by_default(), no),
+        (503, false, by_default(), no),
+        (429, true, by_default(), no),
+        (502, true, idempotent(), maybe),
+        (504, false, idempotent(), maybe),
+        (502, false, configured(), maybe),
+        (504, true, configured(), maybe),
     ] {
-        let (channel, mut conn, peer) = connect(|it| it).await;
+        let (channel, mut conn, peer) = connect(|it| it.retry(retry)).await;
         let answering = async {
             refuse(conn.next().await, http, has_page);
             let again = conn.next().await;
@@ -88,7 +104,7 @@ async fn what_a_proxy_says_in_place_of_its_server_is_retried() {
             .iter()
             .map(|it| (it.code(), it.delivery(), it.counted()))
             .collect();
-        assert_eq!(told, [(Code::Unavailable, Delivery::Answered, true)]);
+        assert_eq!(told, [(Code::Unavailable, delivery, true)], "{http}");
         response.into_body().collect().await.unwrap();
         let stats = channel.stats();
         assert_eq!((stats.retries, stats.failed), (1, 0), "{http}");
@@ -106,6 +122,8 @@ async fn what_is_not_retried_comes_through_as_it_is() {
     for (http, retry, requests) in [
         (503, Retry::none(), 1),
         (503, twice.clone(), 2),
+        (502, twice.clone(), 1),
+        (504, twice.clone(), 1),
         (500, twice.clone(), 1),
         (404, twice.clone(), 1),
         (401, twice.clone(), 1),
@@ -136,12 +154,12 @@ async fn what_is_not_retried_comes_through_as_it_is() {
 async fn they_count_once_each() {
     let leaks = LeakCheck::start().await;
     for pinned in [false, true] {
-        for has_page in [false, true] {
+        for (http, has_page) in [(503, false), (503, true), (502, true), (504, false)] {
             let (channel, mut conn, peer) = connect(|it| it.retry(Retry::none())).await;
             let pin = channel.acquire().await.unwrap();
             for nth in 1..=5 {
                 assert_eq!(status(&channel, 0).health, Health::Healthy, "{nth}");
-                let answering = async { refuse(conn.next().await, 503, has_page) };
+                let answering = async { refuse(conn.next().await, http, has_page) };
                 let calling = async {
                     match pinned {
                         true => pin.send(post(Body::empty())).await,
@@ -181,6 +199,58 @@ async fn a_hedged_call_goes_on_after_one() {
     within(LIMIT, "the call", both).await.0.unwrap();
     let stats = channel.stats();
     assert_eq!((stats.hedges, stats.failed), (1, 0));
+    drop((channel, conn, peer));
+    leaks.finish().await;
+}
+
+/// To a question about health it means what it means to a call: 404 is `UNIMPLEMENTED`, so that there is no health service;
+/// 403 is `PERMISSION_DENIED`; 503 is a failure.
+#[tokio::test]
+async fn health_checks_take_it_for_the_code_too() {
+    let leaks = LeakCheck::start().await;
+    for (http, health) in [
+        (404, Health::Healthy),
+        (403, Health::Healthy),
+        (503, Health::Tolerated),
+    ] {
+        let tick = Duration::from_millis(100);
+        let check = HealthCheck::grpc_check().interval(tick).timeout(LIMIT);
+        let check = check.unhealthy_threshold(1);
+        let (channel, mut conn, peer) = connect_lazy(|it| it.health_check(check)).await;
+        refuse(conn.next().await, http, true);
+        // The first failure of a probe only ends the wait for it.
+        client::health::is(&channel, 0, Health::Healthy).await;
+        if http != 404 {
+            refuse(conn.next().await, http, false);
+        }
+        let told = client::health::is(&channel, 0, health).await;
+        if health == Health::Tolerated {
+            let reason = "the server answered HTTP 503 Service Unavailable";
+            assert_eq!(said(&told), (Some(HealthSource::Probe), reason));
+        }
+        drop((channel, conn, peer));
+    }
+    leaks.finish().await;
+}
+
+/// grpc-web has its status in the body: its answers are judged as those of other requests are.
+#[tokio::test]
+async fn grpc_web_is_not_grpc() {
+    let leaks = LeakCheck::start().await;
+    let (channel, mut conn, peer) = connect(|it| it).await;
+    let mut request = post(Body::empty());
+    let kind = HeaderValue::from_static("application/grpc-web+proto");
+    request.headers_mut().insert("content-type", kind);
+    let answering = async {
+        let request = conn.next().await;
+        assert_eq!(request.header("grpc-timeout"), None);
+        refuse(request, 503, true);
+    };
+    let both = async { tokio::join!(channel.send(request), answering) };
+    let (response, ()) = within(LIMIT, "the call", both).await;
+    let body = response.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(body.to_bytes(), PAGE);
+    assert_eq!(channel.stats().retries, 0);
     drop((channel, conn, peer));
     leaks.finish().await;
 }

@@ -84,6 +84,11 @@ fn checks() -> Vec<Wrong> {
     for path in ["", "healthz", "*", "/a b", "/\n", "http://host/healthz"] {
         all.push(check("http", |_| HealthCheck::http(path)));
     }
+    for (first, longest) in [(SECOND, SECOND / 2), (SECOND, LONG), (MAX, MAX)] {
+        all.push(check("min_healthy_time", |it| {
+            it.min_healthy_time(first, longest)
+        }));
+    }
     all.push(check("unhealthy_threshold", |it| it.unhealthy_threshold(0)));
     all.push(check("healthy_threshold", |it| it.healthy_threshold(0)));
     all.extend(no_weights().map(|weight| check("influence", |it| it.influence(weight))));
@@ -220,6 +225,7 @@ async fn the_outermost_right_settings_are_taken() {
             .timeout(Duration::from_nanos(1))
             .unhealthy_threshold(1)
             .healthy_threshold(1)
+            .min_healthy_time(ZERO, ZERO)
             .service(""),
         Breaker::new()
             .consecutive_failures(1)
@@ -244,6 +250,7 @@ async fn the_outermost_right_settings_are_taken() {
             .timeout(DAY)
             .unhealthy_threshold(u32::MAX)
             .healthy_threshold(u32::MAX)
+            .min_healthy_time(DAY, DAY)
             .service("a".repeat(1024)),
         Breaker::new()
             .consecutive_failures(u32::MAX)

@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
 
 use crate::balance::PickRequest;
-use crate::classify::Outcome;
+use crate::classify::{Outcome, is_grpc};
 use crate::deadline::format_timeout;
 use crate::endpoint::Subchannel;
 use crate::error::{Error, Kind};
@@ -32,9 +32,7 @@ pub(super) struct Head {
 impl Head {
     pub(super) fn new(parts: request::Parts, limit: Option<&TimeLimit>) -> Self {
         let mut headers = parts.headers;
-        let is_grpc = headers
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let is_grpc = headers.get(http::header::CONTENT_TYPE).is_some_and(is_grpc);
         headers.entry(USER_AGENT).or_insert(USER_AGENT_VALUE);
         if let Entry::Occupied(mut own) = headers.entry(AUTHORIZATION) {
             // The caller's own is as secret as the channel's token: no HPACK table is to have it.

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use tonic::Code;
 
 use crate::classify::{Bearing, Outcome};
-use crate::endpoint::Subchannel;
+use crate::endpoint::{Origin, Subchannel};
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::token::Held;
 use crate::transport::connection::Incoming;
@@ -67,15 +67,22 @@ pub(super) enum Hold {
         _turn: OwnedSemaphorePermit,
         pinned: Arc<Pinned>,
         first: Option<FirstMessage>,
+        /// How often the endpoint's breaker had opened when it was sent.
+        openings: u32,
     },
 }
 
 impl Hold {
-    fn connection_id(&self) -> u64 {
+    fn origin(&self) -> Origin {
         match self {
-            Self::Slot(slot) => slot.lease.connection_id(),
-            Self::Nothing => 0,
-            Self::Turn { pinned, .. } => pinned.connection_id(),
+            Self::Slot(slot) => slot.origin(),
+            Self::Nothing => Origin {
+                connection: 0,
+                openings: 0,
+            },
+            Self::Turn {
+                pinned, openings, ..
+            } => pinned.origin(*openings),
         }
     }
 
@@ -111,7 +118,7 @@ impl ResponseBody {
             first.ended(unless_told, unless_told.bearing());
         }
         if has_ended && ended.is_none() {
-            subchannel.record(unless_told, hold.connection_id());
+            subchannel.record(unless_told, hold.origin());
         }
         response.map(|incoming| {
             let running = Running {
@@ -188,8 +195,8 @@ impl Body for ResponseBody {
                 first.ended(outcome, bearing);
             }
             if !running.is_counted {
-                let connection = running.hold.connection_id();
-                this.subchannel.record_as(outcome, bearing, connection);
+                let origin = running.hold.origin();
+                this.subchannel.record_as(outcome, bearing, origin);
             }
             if let Some(Ok(frame)) = &frame
                 && let Some(trailers) = frame.trailers_ref()

@@ -55,6 +55,8 @@ pub(super) struct Call {
     started: Instant,
     /// When the attempt under way was sent, if not as it began.
     sent: Option<Instant>,
+    /// How often the endpoint's breaker had opened then.
+    openings: u32,
     /// What the call is waiting for, to say so when its deadline passes.
     waiting: Waiting,
     /// The endpoint that was picked last.
@@ -106,6 +108,7 @@ impl Call {
             in_doubt: false,
             started: now,
             sent: None,
+            openings: 0,
             waiting: Waiting::ForEndpoint,
             endpoint: None,
             last_error: None,
@@ -225,6 +228,7 @@ impl Call {
         self.inner.check_privacy(self.token.as_ref(), &subchannel)?;
         self.waiting = Waiting::ForResponse;
         self.sent = waited.then(Instant::now);
+        self.openings = slot.openings;
         let Some(body) = self.replay.reader() else {
             // `decide` saw to it; only a pump that ran on in between can have changed it.
             return Err(self.last_error.take().unwrap_or_else(unrepeatable));
@@ -271,7 +275,7 @@ impl Call {
             if let Some(first) = slot.first.take() {
                 first.ended(outcome, bearing);
             }
-            subchannel.record_as(outcome, bearing, slot.lease.connection_id());
+            subchannel.record_as(outcome, bearing, slot.origin());
             // Once each: resends have no other limit than the deadline.
             if !self.tried.contains(&subchannel.identity) {
                 self.tried.push(subchannel.identity);

@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use crate::classify::{Bearing, Outcome};
-use crate::endpoint::Subchannel;
+use crate::endpoint::{Origin, Subchannel};
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::time::Instant;
 use crate::token::Held;
@@ -45,6 +45,13 @@ pub(super) struct Pinned {
     /// If the endpoint has to prove itself, the calls are what it does so with.
     slot: Slot,
     turn: Arc<Semaphore>,
+}
+
+/// When a call was sent.
+struct Sent {
+    at: Instant,
+    /// How often the endpoint's breaker had opened then.
+    openings: u32,
 }
 
 /// The endpoint's answer, and what the call holds of it.
@@ -102,8 +109,12 @@ impl PinnedChannel {
 }
 
 impl Pinned {
-    pub(super) fn connection_id(&self) -> u64 {
-        self.slot.lease.connection_id()
+    /// Of a call for which the endpoint's breaker had opened so often when it was sent.
+    pub(super) fn origin(&self, openings: u32) -> Origin {
+        Origin {
+            openings,
+            ..self.slot.origin()
+        }
     }
 
     async fn send(
@@ -142,8 +153,9 @@ impl Pinned {
         };
         if let Some(outcome) = outcome {
             let bearing = bearing(outcome, limit.as_ref(), sent.get());
+            let openings = sent.get().map_or(0, |it| it.openings);
             self.subchannel
-                .record_as(outcome, bearing, self.connection_id());
+                .record_as(outcome, bearing, self.origin(openings));
         }
         let code = outcome.map(|it| it.code);
         let result = match &limit {
@@ -166,6 +178,7 @@ impl Pinned {
                 // The body keeps the connection's slot through the turn's owner.
                 let hold = Hold::Turn {
                     _turn: turn,
+                    openings: sent.get().map_or(0, |it| it.openings),
                     pinned: self,
                     first,
                 };
@@ -201,7 +214,7 @@ impl Pinned {
         &self,
         request: Request<Body>,
         limit: Option<&TimeLimit>,
-        sent: &OnceLock<Instant>,
+        sent: &OnceLock<Sent>,
     ) -> Result<Answer, Error> {
         let (parts, body) = request.into_parts();
         let turn = Arc::clone(&self.turn);
@@ -218,7 +231,10 @@ impl Pinned {
         if let Some(first) = &mut first {
             first.sent();
         }
-        sent.get_or_init(Instant::now);
+        sent.get_or_init(|| Sent {
+            at: Instant::now(),
+            openings: self.subchannel.health.openings(),
+        });
         let result = connection.exchange(request, body, tasks).await;
         let outcome = match &result {
             Ok(response) => head.ended_by(response),
@@ -242,9 +258,9 @@ impl Pinned {
 impl TimeLimit {
     /// What a call that is late says about the endpoint that it was sent to then: one that had little of its time, because
     /// the call waited for its turn, is not to blame.
-    fn blame(&self, sent: Option<&Instant>) -> Bearing {
+    fn blame(&self, sent: Option<&Sent>) -> Bearing {
         match sent {
-            Some(sent) if sent.elapsed() >= self.timeout / 2 => Bearing::Fault,
+            Some(sent) if sent.at.elapsed() >= self.timeout / 2 => Bearing::Fault,
             _ => Bearing::Neutral,
         }
     }
@@ -274,7 +290,7 @@ impl fmt::Debug for PinnedChannel {
 }
 
 /// What it says about the endpoint that a call with that limit ended like this.
-fn bearing(outcome: Outcome, limit: Option<&TimeLimit>, sent: Option<&Instant>) -> Bearing {
+fn bearing(outcome: Outcome, limit: Option<&TimeLimit>, sent: Option<&Sent>) -> Bearing {
     match limit {
         Some(limit) if limit.is_behind(outcome.code) => limit.blame(sent),
         _ => outcome.bearing(),

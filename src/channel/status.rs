@@ -199,13 +199,15 @@ impl ChannelStatus {
 
 impl EndpointStatus {
     fn of_all(set: &EndpointSet, now: Instant) -> Vec<Self> {
-        let mut fates = set.admission.fates.iter();
+        let admission = &set.admission;
+        let mut decided = admission.fates.iter().zip(&admission.words);
         let status = |member: &Member| match &member.subchannel {
             None => Self::of_unused(member, now),
             Some(subchannel) => {
                 // A set that only says why nothing can be picked decides nothing.
-                let fate = fates.next().unwrap_or(&Fate::Unusable);
-                Self::of_used(member, subchannel, *fate, now)
+                let (fate, word) = decided.next().unwrap_or((&Fate::Unusable, &None));
+                let health = subchannel.health.report(now, *fate, *word);
+                Self::of_used(member, subchannel, health, fate.share(), now)
             }
         };
         set.members.iter().map(status).collect()
@@ -249,9 +251,14 @@ impl EndpointStatus {
         }
     }
 
-    fn of_used(member: &Member, subchannel: &Subchannel, fate: Fate, now: Instant) -> Self {
+    fn of_used(
+        member: &Member,
+        subchannel: &Subchannel,
+        mut health: HealthStatus,
+        share: f64,
+        now: Instant,
+    ) -> Self {
         let pool = subchannel.pool.status();
-        let mut health = subchannel.health.report(now, fate);
         if health.health == Health::Disconnected {
             health = HealthStatus {
                 for_how_long: now.saturating_duration_since(pool.since),
@@ -262,7 +269,7 @@ impl EndpointStatus {
         Self {
             in_subset: true,
             health,
-            share: fate.share(),
+            share,
             state: pool.state,
             for_how_long: now.saturating_duration_since(pool.since),
             last_error: pool.last_error.map(|error| error.to_string()),

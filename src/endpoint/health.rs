@@ -1,5 +1,6 @@
 //! What calls and probes tell of an endpoint, and what follows from it.
 
+mod record;
 mod trial;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -7,15 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tonic::Code;
 
-use crate::classify::{Bearing, Outcome};
-use crate::error::Delivery;
 use crate::health::outlier::Seen;
-use crate::health::{Answer, Fate, HealthStatus, Machine, Rules, Service, Standing, Totals};
+use crate::health::{
+    Answer, Fate, HealthSource, HealthStatus, Machine, Rules, Service, Standing, Totals,
+};
 use crate::lock::lock;
 use crate::time::Instant;
 
+pub(crate) use record::{Origin, Recorded};
 pub(crate) use trial::Trial;
 
 /// One endpoint's counters and its [`Machine`]. A call that goes well adds to one counter and takes no lock.
@@ -39,6 +40,8 @@ pub(crate) struct EndpointHealth {
     stalled: AtomicU64,
     /// The latest connection whose loss was counted.
     lost: AtomicU64,
+    /// How often the breaker has opened.
+    openings: AtomicU32,
     /// Successes matter to the machine just now.
     attentive: AtomicBool,
     /// Calls come whatever the machine says.
@@ -52,28 +55,6 @@ pub(crate) struct EndpointHealth {
     born: Instant,
     machine: Mutex<Machine>,
     flips: Arc<Notify>,
-}
-
-/// For how long calls of connections that stood still may go on to end, after these were given up.
-const STALLED: Duration = Duration::from_secs(1);
-
-/// How often connections are looked at while calls come, and have no answer, although the breaker is open.
-const LOOKS_AGAIN: Duration = Duration::from_secs(10);
-
-/// What a fault led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recorded {
-    /// Nothing to be done.
-    Quietly,
-    /// The first failure after a success.
-    FirstFault,
-    /// So many calls in a row had no answer that the endpoint is to be kept from calls, unless it is only its connections
-    /// that stand still.
-    Unanswered,
-    /// A call had no answer although its endpoint is kept from calls, or should be: its connections may stand still by now.
-    StillUnanswered,
-    /// The endpoint is kept from calls now.
-    Tripped,
 }
 
 impl EndpointHealth {
@@ -90,6 +71,7 @@ impl EndpointHealth {
             patience: rules.patience(),
             stalled: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            openings: AtomicU32::new(0),
             attentive: AtomicBool::new(false),
             tolerated: AtomicBool::new(false),
             decided: AtomicU8::new(0),
@@ -101,137 +83,9 @@ impl EndpointHealth {
         })
     }
 
-    /// Counts an attempt that ended here, on that connection.
-    pub(super) fn record(&self, outcome: Outcome, bearing: Bearing, connection: u64) -> Recorded {
-        if outcome.delivery == Delivery::Answered || outcome.code == Code::Ok {
-            self.answered.fetch_add(1, Ordering::Relaxed);
-        } else if outcome.delivery != Delivery::NotSent {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        match bearing {
-            Bearing::Good => {
-                // Read first: a store by every call would move the cache line between cores.
-                if self.consecutive.load(Ordering::Relaxed) != 0 {
-                    self.consecutive.store(0, Ordering::Relaxed);
-                }
-                if self.stalled.load(Ordering::Relaxed) != 0 {
-                    self.stalled.store(0, Ordering::Relaxed);
-                }
-                if self.attentive.load(Ordering::Relaxed) {
-                    self.succeeded();
-                }
-                Recorded::Quietly
-            }
-            Bearing::Fault => self.fault(outcome.code == Code::DeadlineExceeded),
-            // They are numbered from 1 on, and calls of several that were lost together come in any order.
-            Bearing::Lost if self.lost.fetch_max(connection, Ordering::Relaxed) < connection => {
-                self.fault(false)
-            }
-            Bearing::Lost | Bearing::Neutral => {
-                if outcome.delivery != Delivery::NotSent {
-                    self.neutral.fetch_add(1, Ordering::Relaxed);
-                    if outcome.code == Code::ResourceExhausted {
-                        self.refused();
-                    }
-                }
-                Recorded::Quietly
-            }
-        }
-    }
-
-    fn succeeded(&self) {
-        self.change(|machine, now, totals| machine.success(now, totals));
-    }
-
-    /// The endpoint refused a call because it has too much to do.
-    fn refused(&self) {
-        let before = self.refused.fetch_add(1, Ordering::Relaxed);
-        // From the first one on, the counters are looked at by the clock.
-        if self.weighed.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let before = Totals {
-            calls: self.all().saturating_sub(1),
-            faults: before,
-        };
-        lock(&self.machine).refused(Instant::now(), before);
-        self.flips.notify_one();
-    }
-
-    fn fault(&self, late: bool) -> Recorded {
-        // Connections are not replaced for a breaker that is only observed.
-        let late = late && self.patience.is_some();
-        // Once the breaker is open, or about to close, all of them count.
-        let excusable = late && !self.attentive.load(Ordering::Relaxed);
-        if excusable && self.stands_still() {
-            // It was on a connection that has been given up.
-            self.neutral.fetch_add(1, Ordering::Relaxed);
-            return Recorded::Quietly;
-        }
-        self.faults.fetch_add(1, Ordering::Relaxed);
-        let consecutive = self.consecutive.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_enough = self.patience.is_some_and(|it| consecutive >= it);
-        if excusable && is_enough && self.begins_to_stand_still() {
-            return Recorded::Unanswered;
-        }
-        match self.count(consecutive) {
-            Recorded::Tripped if late && !excusable => Recorded::StillUnanswered,
-            Recorded::Quietly if late && !excusable && self.looks_again() => {
-                Recorded::StillUnanswered
-            }
-            counted => counted,
-        }
-    }
-
-    /// Whether the last look at the connections was long ago, and nobody else has another one now.
-    fn looks_again(&self) -> bool {
-        let (before, now) = (self.stalled.load(Ordering::Relaxed), self.mark());
-        now.saturating_sub(before) >= millis(LOOKS_AGAIN)
-            && self
-                .stalled
-                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-    }
-
-    /// Whether calls may still be ending that were on connections that have been given up.
-    fn stands_still(&self) -> bool {
-        let stalled = self.stalled.load(Ordering::Relaxed);
-        stalled != 0 && self.mark().saturating_sub(stalled) < millis(STALLED)
-    }
-
-    /// Whether this is the first look at the connections since a call succeeded, and nobody else's.
-    fn begins_to_stand_still(&self) -> bool {
-        let taken =
-            self.stalled
-                .compare_exchange(0, self.mark(), Ordering::Relaxed, Ordering::Relaxed);
-        taken.is_ok()
-    }
-
-    /// The calls without an answer were on connections that stood still, and that have been given up: one incident, as a
-    /// connection that is lost is one, however many calls were on it.
-    pub(super) fn excuse(&self) {
-        self.consecutive.store(0, Ordering::Relaxed);
-    }
-
-    /// The calls without an answer were on connections on which the peer shows that it is alive.
-    pub(super) fn blame(&self) -> Recorded {
-        self.count(self.consecutive.load(Ordering::Relaxed))
-    }
-
-    /// Lets the breaker hear of a fault, with which there are so many in a row.
-    fn count(&self, consecutive: u32) -> Recorded {
-        let random = fastrand::f64();
-        let any = self.tolerated.load(Ordering::Relaxed);
-        let tripped = self
-            .change(|machine, now, totals| machine.fault(now, consecutive, totals, any, random));
-        if tripped {
-            self.stalled.store(self.mark(), Ordering::Relaxed);
-        }
-        match (tripped, consecutive) {
-            (true, _) => Recorded::Tripped,
-            (false, 1) => Recorded::FirstFault,
-            (false, _) => Recorded::Quietly,
-        }
+    /// How often the breaker has opened.
+    pub(crate) fn openings(&self) -> u32 {
+        self.openings.load(Ordering::Relaxed)
     }
 
     /// A probe has ended.
@@ -321,7 +175,7 @@ impl EndpointHealth {
             reason,
             observed,
             ..
-        } = self.report(now, fate);
+        } = self.report(now, fate, None);
         let decided_by = decided_by.map(|it| it.to_string());
         tracing::info!(endpoint = name, %health, decided_by, reason, ?observed, "endpoint health");
     }
@@ -360,8 +214,13 @@ impl EndpointHealth {
     }
 
     /// What users see.
-    pub(crate) fn report(&self, now: Instant, fate: Fate) -> HealthStatus {
-        lock(&self.machine).report(now, fate)
+    pub(crate) fn report(
+        &self,
+        now: Instant,
+        fate: Fate,
+        word: Option<HealthSource>,
+    ) -> HealthStatus {
+        lock(&self.machine).report(now, fate, word)
     }
 
     /// The time, as the atomics keep it.

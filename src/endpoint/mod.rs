@@ -11,7 +11,7 @@ mod set;
 mod subchannel;
 
 pub use description::Endpoint;
-pub(crate) use health::Trial;
+pub(crate) use health::{Origin, Trial};
 pub(crate) use key::Key;
 pub(crate) use set::{Blocked, Choice, EndpointSet, Member};
 pub(crate) use subchannel::Subchannel;

@@ -11,7 +11,7 @@ use crate::pool::{Pool, PoolContext, State};
 use crate::time::Instant;
 
 use super::Key;
-use super::health::{EndpointHealth, Recorded};
+use super::health::{EndpointHealth, Origin, Recorded};
 
 /// One endpoint's pool and health. It outlives the sets it is in, and keeps its connections while its key
 /// stays known.
@@ -96,14 +96,14 @@ impl Subchannel {
         }
     }
 
-    /// Counts an attempt that ended here, on that connection.
-    pub(crate) fn record(&self, outcome: Outcome, connection: u64) {
-        self.record_as(outcome, outcome.bearing(), connection);
+    /// Counts an attempt that ended here.
+    pub(crate) fn record(&self, outcome: Outcome, origin: Origin) {
+        self.record_as(outcome, outcome.bearing(), origin);
     }
 
     /// The same, with what it says about the endpoint, where that is not what it says by itself.
-    pub(crate) fn record_as(&self, outcome: Outcome, bearing: Bearing, connection: u64) {
-        match self.health.record(outcome, bearing, connection) {
+    pub(crate) fn record_as(&self, outcome: Outcome, bearing: Bearing, origin: Origin) {
+        match self.health.record(outcome, bearing, origin) {
             Recorded::Quietly => {}
             // From here on any byte shows that the peer is alive.
             Recorded::FirstFault | Recorded::Tripped => self.pool.listen(),

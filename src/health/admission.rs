@@ -74,7 +74,7 @@ impl Admission {
 pub(crate) struct Admission {
     pub(crate) fates: Vec<Fate>,
     /// Who has something to say of each.
-    words: Vec<Option<HealthSource>>,
+    pub(crate) words: Vec<Option<HealthSource>>,
     /// All usable ones get calls, because too few are well.
     pub(crate) panic: bool,
 }

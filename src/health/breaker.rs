@@ -11,7 +11,7 @@ use super::Influence;
 /// It opens after 5 faults in a row, or when fewer than 80 % of the calls of the last 30 s succeeded and there were at
 /// least 10. While it is open the endpoint gets no calls. After 1 s, and twice that for each time that it opens again,
 /// up to 60 s, it is half-open: one call at a time goes through. If that succeeds, the breaker closes; if not, it opens
-/// again. (The numbers are Finagle's and linkerd's: failure accrual after 5 in a row or below 0.8 over 30 s; penalty
+/// again. Calls that were sent before it opened have no part in that, nor in what follows. (The numbers are Finagle's and linkerd's: failure accrual after 5 in a row or below 0.8 over 30 s; penalty
 /// from 1 s to 60 s.)
 ///
 /// Faults are what the endpoint or the way to it did wrong: a lost connection (once, however many calls were on it),

@@ -37,9 +37,8 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(rules: Arc<Rules>, now: Instant) -> Self {
         Self {
-            rules,
             circuit: Circuit::new(now),
-            probed: Probed::new(now),
+            probed: Probed::new(now, rules.probes.as_ref()),
             ejection: Ejection::default(),
             overload: Overload::default(),
             unlisted: None,
@@ -47,6 +46,7 @@ impl Machine {
             connected: false,
             connected_since: now,
             well_since: None,
+            rules,
         }
     }
 
@@ -103,6 +103,11 @@ impl Machine {
     /// Whether a success would change anything.
     pub(crate) fn awaits_success(&self) -> bool {
         self.circuit.phase() != Phase::Closed
+    }
+
+    /// Whether the breaker is open, and not half-open.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.circuit.phase(), Phase::Open { .. })
     }
 
     /// A probe has ended.

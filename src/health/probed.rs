@@ -8,12 +8,29 @@ use crate::time::Instant;
 
 use super::Influence;
 
-/// How many answers it takes.
+/// How many answers it takes, and how much time.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Thresholds {
     pub(crate) unhealthy: u32,
     pub(crate) healthy: u32,
+    /// How long an endpoint must have been well before it gets calls again, the first time. It doubles with each fall, so
+    /// that one that is ill every few seconds is left alone more and more.
+    pub(crate) min_healthy: Duration,
+    /// At most; and after being well for this long, its past is forgotten.
+    pub(crate) max_min_healthy: Duration,
     pub(crate) influence: Influence,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            unhealthy: 3,
+            healthy: 2,
+            min_healthy: Duration::from_secs(1),
+            max_min_healthy: Duration::from_secs(60),
+            influence: Influence::Veto,
+        }
+    }
 }
 
 /// What came of a probe.
@@ -44,6 +61,8 @@ pub(super) struct Probed {
     /// How often it fell ill without having been well for long.
     falls: u32,
     why: Arc<str>,
+    /// How long it must have been well, the first time and at most.
+    min_healthy: (Duration, Duration),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +73,7 @@ pub(super) enum Verdict {
     Unhealthy,
 }
 
-/// How long an endpoint must have been well before it gets calls again, the first time. It doubles with each fall, so
-/// that one that is ill every few seconds is left alone more and more.
-const HOLD: Duration = Duration::from_secs(1);
-/// At most; and after being well for this long, its past is forgotten.
-const LONGEST_HOLD: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Thresholds {
     /// # Errors
@@ -73,13 +88,23 @@ impl Thresholds {
                 return Err(Error::config(field, "must be at least 1"));
             }
         }
+        if self.max_min_healthy > LONGEST {
+            let problem = "must be at most a day";
+            return Err(Error::config("health_check.min_healthy_time", problem));
+        }
+        if self.max_min_healthy < self.min_healthy {
+            let problem = "the longest time must not be below the first";
+            return Err(Error::config("health_check.min_healthy_time", problem));
+        }
         self.influence.validate("health_check")
     }
 }
 
 impl Probed {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, rules: Option<&Thresholds>) -> Self {
         Self {
+            min_healthy: rules
+                .map_or_else(Default::default, |it| (it.min_healthy, it.max_min_healthy)),
             verdict: Verdict::Unknown,
             since: now,
             good: 0,
@@ -170,7 +195,7 @@ impl Probed {
         self.why = why;
         match self.verdict {
             Verdict::Unhealthy => return false,
-            Verdict::Healthy if now.saturating_duration_since(self.since) >= LONGEST_HOLD => {
+            Verdict::Healthy if now.saturating_duration_since(self.since) >= self.min_healthy.1 => {
                 self.falls = 1;
             }
             Verdict::Healthy | Verdict::Unknown => self.falls = self.falls.saturating_add(1),
@@ -186,7 +211,8 @@ impl Probed {
 
     fn hold(&self) -> Duration {
         let doublings = self.falls.saturating_sub(1).min(16);
-        HOLD.saturating_mul(1 << doublings).min(LONGEST_HOLD)
+        let (first, longest) = self.min_healthy;
+        first.saturating_mul(1 << doublings).min(longest)
     }
 
     fn enter(&mut self, verdict: Verdict, now: Instant) -> bool {
@@ -204,9 +230,12 @@ impl Probed {
 mod tests {
     use super::*;
 
+    const HOLD: Duration = Duration::from_secs(1);
     const RULES: Thresholds = Thresholds {
         unhealthy: 3,
         healthy: 2,
+        min_healthy: HOLD,
+        max_min_healthy: Duration::from_secs(60),
         influence: Influence::Veto,
     };
 
@@ -220,7 +249,40 @@ mod tests {
 
     fn start() -> (Probed, Instant) {
         let now = Instant::now();
-        (Probed::new(now), now)
+        (Probed::new(now, Some(&RULES)), now)
+    }
+
+    #[test]
+    fn the_time_to_be_well_doubles_with_each_fall_up_to_its_limit() {
+        for (first, longest, times) in [
+            (1_000, 60_000, [1_000, 2_000, 4_000, 8_000]),
+            (100, 300, [100, 200, 300, 300]),
+            (0, 60_000, [0; 4]),
+        ] {
+            let rules = Thresholds {
+                min_healthy: Duration::from_millis(first),
+                max_min_healthy: Duration::from_millis(longest),
+                ..RULES
+            };
+            let mut now = Instant::now();
+            let mut probed = Probed::new(now, Some(&rules));
+            for time in times.map(Duration::from_millis) {
+                assert!(probed.learn(now, not_serving(), &rules));
+                probed.learn(now, Answer::Serving, &rules);
+                let is_back = probed.learn(now, Answer::Serving, &rules);
+                assert_eq!(is_back, time.is_zero());
+                assert_eq!(probed.next(), Some(now + time).filter(|_| !is_back));
+                now += time;
+                assert_eq!(probed.advance(now), !is_back);
+                assert_eq!(probed.verdict(), Verdict::Healthy);
+            }
+            // Well for as long as may be: its past is forgotten.
+            now += rules.max_min_healthy;
+            probed.learn(now, not_serving(), &rules);
+            probed.learn(now, Answer::Serving, &rules);
+            probed.standing_word(now);
+            assert!(probed.advance(now + rules.min_healthy) || first == 0);
+        }
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub enum HealthSource {
 }
 
 /// An endpoint's health at one moment.
+///
+/// Whether it gets calls is decided over the whole set, a moment after one of its sources changed its mind: one that has just
+/// fallen ill is [`Suspect`](Health::Suspect) until then, and one that has just recovered is what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HealthStatus {

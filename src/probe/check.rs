@@ -17,8 +17,9 @@ use super::Probe;
 ///
 /// - A server that says that it does not serve gets no more calls at once; other failures count after
 ///   [three](Self::unhealthy_threshold) in a row.
-/// - It gets calls again after [two](Self::healthy_threshold) good answers, and when it has been well for 1 s; that
-///   time doubles each time it falls ill, up to 60 s, and is forgotten once it has been well for so long.
+/// - It gets calls again after [two](Self::healthy_threshold) good answers, and when it has been well for
+///   [1 s](Self::min_healthy_time); that time doubles each time it falls ill, up to 60 s, and is forgotten once it has been
+///   well for so long.
 /// - A probe without any answer in its time, or whose answer breaks off, does not count while calls are answered: it is
 ///   the health service that is stuck or gone, then, and not the server.
 /// - A server without a health service is well (gRFC A17), and is asked again after thirty [intervals](Self::interval)
@@ -26,7 +27,9 @@ use super::Probe;
 ///
 /// What is asked is no call: it does not count as one in flight, no limit on calls holds for it, and
 /// [`close`](crate::Channel::close) does not wait for it. The connection over which a server tells of its health stays
-/// open, also with [`min_connections(0)`](crate::PoolOptions::min_connections).
+/// open, also with [`min_connections(0)`](crate::PoolOptions::min_connections). An endpoint that is asked in another way falls
+/// idle with that setting when calls pause for some seconds. It is not asked then: the next call opens a connection, and
+/// goes by the last answer.
 ///
 /// Frozen servers and networks are found by [`Keepalive`](crate::Keepalive) and by calls that have no answer in their
 /// time; a watched server that freezes says nothing.
@@ -109,17 +112,17 @@ impl HealthCheck {
             interval: Duration::from_secs(10),
             unhealthy_interval: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
-            thresholds: Thresholds {
-                unhealthy: 3,
-                healthy: 2,
-                influence: Influence::Veto,
-            },
+            thresholds: Thresholds::default(),
         }
     }
 
     /// The service whose health is asked for, as the server has registered it. Default: the empty name, which is the
     /// server as a whole. An endpoint's own name ([`Endpoint::health_service`](crate::Endpoint::health_service)) goes
     /// before it. Of gRPC's health service only.
+    ///
+    /// A server that does not know the name counts as one that does not serve (gRFC A17). Where that is all of them, as with a
+    /// name that is misspelt, they get calls all the same ([`Health::Tolerated`](crate::Health::Tolerated)), and the status
+    /// says why.
     pub fn service(mut self, name: impl Into<String>) -> Self {
         self.service = name.into();
         self
@@ -155,6 +158,14 @@ impl HealthCheck {
     /// enough.
     pub fn healthy_threshold(mut self, answers: u32) -> Self {
         self.thresholds.healthy = answers;
+        self
+    }
+
+    /// How long it must have been well before it gets calls again, the first time and at most: the time doubles with each
+    /// time that it falls ill before it was well for the longest time. Default 1 s and 60 s; from 0 to a day.
+    pub fn min_healthy_time(mut self, first: Duration, longest: Duration) -> Self {
+        self.thresholds.min_healthy = first;
+        self.thresholds.max_min_healthy = longest;
         self
     }
 

@@ -94,14 +94,18 @@ async fn ask(
     let body = Once(Some(wire::request(service)));
     let exchange = lease.connection().exchange(request, body, &means.tasks);
     let response = exchange.await.map_err(broken)?;
-    if let Some(outcome) = Outcome::of_headers(response.headers()) {
-        silence_of(outcome.code, response.headers())?;
+    let (status, headers) = (response.status(), response.headers());
+    if let Some(outcome) = Outcome::of_headers(headers) {
+        silence_of(outcome.code, headers)?;
     }
-    if !response.status().is_success() {
-        let status = response.status();
-        return Err(Silence::Failed(format!(
-            "the server answered HTTP {status}"
-        )));
+    // As of a call: 404 is `UNIMPLEMENTED`, 401 and 403 forbid to ask.
+    if let Some(outcome) = Outcome::of_go_between(status, headers) {
+        return Err(match silence_of(outcome.code, headers) {
+            Err(Silence::Failed(_)) | Ok(()) => {
+                Silence::Failed(format!("the server answered HTTP {status}"))
+            }
+            Err(silence) => silence,
+        });
     }
     Ok(Statements {
         body: response.into_body(),

@@ -40,8 +40,8 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// | found no endpoint (all have failed, or none is fit), and does not [wait](crate::CallOptions::wait_for_ready) | retried | as if answered with `UNAVAILABLE` |
 /// | got no stream: the queues of all endpoints were full, or the wait was too long ([`PoolOptions`](crate::PoolOptions)); or too many calls [wait for an endpoint](crate::Connector::max_waiting) | given up | never |
 /// | was answered with a gRPC error status, and nothing else | retried on `UNAVAILABLE` | the code is one of the [`codes`](Self::codes), or it is `RESOURCE_EXHAUSTED` and the server says when to retry |
-/// | was answered by a proxy: an HTTP status that is not 200, and no gRPC status | retried on 429, 502, 503, 504 | [the code](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md) that stands for it is |
-/// | may have been processed: the connection broke, the stream was reset, [`per_try_timeout`](Self::per_try_timeout) | given up | the call is [`idempotent`](Self::idempotent), or `codes` was set and has the code that stands for the failure |
+/// | was answered by a proxy: an HTTP status that is not 200, and no gRPC status | retried on 429 and 503 | [the code](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md) that stands for it is |
+/// | may have been processed: the connection broke, the stream was reset, [`per_try_timeout`](Self::per_try_timeout), a proxy answered 502 or 504 | given up | the call is [`idempotent`](Self::idempotent), or `codes` was set and has the code that stands for the failure |
 ///
 /// A resend is at once and free: it counts as no attempt, draws on no budget, and happens whatever this
 /// option says, even with [`none`](Self::none). A retry waits for the [`backoff`](Self::backoff), counts as

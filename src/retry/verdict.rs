@@ -173,6 +173,7 @@ impl Retry {
             delivery,
             code,
             pushback,
+            ..
         } = facts.outcome;
         let configured = self.codes.is_some_and(|codes| codes.contains(code));
         match delivery {

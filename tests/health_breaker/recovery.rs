@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use tonic::Code;
-use trunkline::{Balance, Breaker, Health, HealthSource};
+use trunkline::{Balance, Breaker, CallOptions, Health, HealthSource};
+use trunkline_proto::EchoRequest;
 use trunkline_proto::echo_client::EchoClient;
 
 use super::rig::{LIMIT, NEVER, Rig, for_a_moment};
-use crate::client::calls::{hang, unary};
+use crate::client::calls::{hang, slow, unary};
 use crate::client::first::First;
 use crate::client::health::{Flips, about, are, is, said, shares, spread, status};
 use crate::support::burst::burst;
+use crate::support::calls::request;
 use crate::support::leak::LeakCheck;
 use crate::support::wait::{wait_equal, wait_until};
 
@@ -163,6 +165,52 @@ async fn a_trial_that_failed_is_not_followed_by_another() {
     }
     drop(rig);
     leaks.finish().await;
+}
+
+/// Calls with long deadlines, and slow ones, end when the breaker has been half-open for long.
+#[tokio::test]
+async fn what_was_sent_before_it_opened_decides_nothing() {
+    let leaks = LeakCheck::start().await;
+    let rig = Rig::start(2, |connector| {
+        let first = Balance::custom(First::default());
+        connector.balance(first).breaker(for_a_moment())
+    })
+    .await;
+    let late = || {
+        let mut late = tonic::Request::new(EchoRequest {
+            delay_ms: u32::MAX,
+            ..request(1)
+        });
+        let soon = CallOptions::new().timeout(Duration::from_millis(500));
+        late.extensions_mut().insert(soon);
+        late
+    };
+    let mut client = EchoClient::new(rig.channel.clone());
+    let mut pinned = EchoClient::new(rig.channel.acquire().await.unwrap());
+    let calls = [
+        tokio::spawn(async move { client.unary(late()).await.map(drop) }),
+        tokio::spawn(async move { pinned.unary(late()).await.map(drop) }),
+    ];
+    let slow = slow(&rig.channel, 2, 500);
+    wait_equal(LIMIT, 3, || rig.servers[0].journal().in_flight()).await;
+    rig.trip(0).await;
+    is(&rig.channel, 0, Health::HalfOpen).await;
+    for call in calls {
+        let status = call.await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(first(&rig), Health::HalfOpen);
+    }
+    let _ = slow.await.unwrap();
+    assert_eq!(first(&rig), Health::HalfOpen);
+    rig.servers[0].behaviour().heal();
+    unary(&rig.channel, 3).await.unwrap();
+    is(&rig.channel, 0, Health::Healthy).await;
+    drop(rig);
+    leaks.finish().await;
+}
+
+fn first(rig: &Rig) -> Health {
+    status(&rig.channel, 0).health
 }
 
 /// Answers of the application's own prove that it works; cancelled ones prove nothing.

@@ -16,10 +16,10 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 /// The shortest interval.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// Asks as often as may be, and waits for the answer for as long as a busy machine takes.
+/// Asks as often as may be, waits for the answer for as long as a busy machine takes, and believes it soon.
 pub fn often(check: HealthCheck) -> HealthCheck {
     let check = check.interval(TICK).unhealthy_interval(TICK);
-    check.timeout(LIMIT)
+    check.timeout(LIMIT).min_healthy_time(TICK, LIMIT)
 }
 
 /// Both ways to ask gRPC's health service.
@@ -27,8 +27,7 @@ pub fn both() -> [HealthCheck; 2] {
     [HealthCheck::grpc(), HealthCheck::grpc_check()].map(often)
 }
 
-/// Does this for each case, all of them at once: most of it is waiting for intervals and for the second of being well that
-/// comes before more calls. Servers and channels are each case's own.
+/// Does this for each case, all of them at once: most of it is waiting for intervals. Servers and channels are each case's own.
 pub async fn each<T>(cases: impl IntoIterator<Item = T>, test: impl AsyncFn(T)) {
     join_all(cases.into_iter().map(async |case| test(case).await)).await;
 }

@@ -131,6 +131,24 @@ async fn with_nobody_well_everybody_gets_calls() {
     leaks.finish().await;
 }
 
+/// A misspelt name makes all of them unknown: calls go on, and the status says why.
+#[tokio::test]
+async fn a_service_that_nobody_knows_is_told_of_and_costs_no_call() {
+    let leaks = LeakCheck::start().await;
+    each(both(), async |check| {
+        let rig = Rig::start(&[Says::ServiceUnknown; 2], check.service("ehco")).await;
+        are(&rig.channel, &[Health::Tolerated; 2]).await;
+        assert!(rig.channel.status().panic);
+        let reason = "it does not know the service \"ehco\"";
+        let told = status(&rig.channel, 0);
+        assert_eq!(said(&told), (Some(HealthSource::Probe), reason));
+        about(&shares(&rig.channel, &rig.servers, 10).await, &[5, 5]);
+        assert!(rig.clinics[0].asked().iter().all(|it| it.service == "ehco"));
+    })
+    .await;
+    leaks.finish().await;
+}
+
 /// From five endpoints on, fewer than half are too few.
 #[tokio::test]
 async fn with_fewer_than_half_well_everybody_gets_calls() {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tonic::Code;
-use trunkline::{Channel, Connector, Health, HealthCheck, Keepalive, PoolOptions};
+use trunkline::{CallOptions, Channel, Connector, Health, HealthCheck, Keepalive, PoolOptions};
 
 use super::clinic::{Clinic, Says};
 use super::rig::{LIMIT, Rig, TICK, both, each, endpoints, often, servers};
-use crate::client::calls::{hang, unary};
+use crate::client::calls::{ask, hang, unary};
 use crate::client::health::{about, endpoint, is, shares};
+use crate::support::calls::request;
 use crate::support::chaos::{Chaos, Flow, Toxics};
 use crate::support::leak::LeakCheck;
 use crate::support::server::EchoServer;
@@ -197,7 +198,10 @@ async fn moves(channel: &Channel, clinic: &Clinic, server: &EchoServer) {
     let moved = async {
         while clinic.times_by("Watch") < 4 {
             id += 1;
-            unary(channel, id).await.unwrap();
+            // A connection that ends in its first second, and had no call yet, counts as a failed dial: if that is so of
+            // both, there is none for a moment.
+            let patient = CallOptions::new().wait_for_ready(true);
+            ask(channel, request(id), patient).await.unwrap();
             tokio::task::yield_now().await;
         }
     };

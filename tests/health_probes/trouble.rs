@@ -192,6 +192,7 @@ async fn a_server_that_answers_nothing_is_out_when_nobody_calls() {
 async fn a_restless_server_is_left_alone_and_the_others_share_its_calls() {
     let leaks = LeakCheck::start().await;
     each(both(), async |check| {
+        let check = check.min_healthy_time(10 * TICK, 60 * TICK);
         let rig = Rig::start(&[Says::Serving; 3], check).await;
         are(&rig.channel, &[Health::Healthy; 3]).await;
         let flips = Flips::follow(&rig.channel, 0);

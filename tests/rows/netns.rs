@@ -116,7 +116,7 @@ impl Network {
         let rules = match fault {
             Fault::Cut(nth) => vec![self.to(nth, ""), self.from(nth)],
             Fault::Mute(nth) => vec![self.from(nth)],
-            Fault::CutAll => vec!["drop".to_owned()],
+            Fault::CutAll => vec!["counter drop".to_owned()],
             Fault::Lossy(nth, percent) => {
                 vec![self.to(nth, &format!("numgen random mod 100 < {percent}"))]
             }
@@ -128,17 +128,28 @@ impl Network {
         self.nft(&format!("flush table {TABLE}\n{rules}"));
     }
 
+    /// How many packets were lost to what it suffers now: for no fault, nothing that a test shows of one is true.
+    pub fn lost(&self) -> u64 {
+        let listed = self.nft(&format!("list table {TABLE}\n"));
+        let words: Vec<_> = listed.split_whitespace().collect();
+        let counts = words.windows(2).filter(|it| it[0] == "packets");
+        counts.map(|it| it[1].parse::<u64>().unwrap()).sum()
+    }
+
     /// Lets everything through again.
     pub fn heal(&self) {
         self.nft(&format!("flush table {TABLE}\n"));
     }
 
     fn to(&self, nth: usize, condition: &str) -> String {
-        format!("ip daddr {} {condition} drop", self.server(nth).ip())
+        format!(
+            "ip daddr {} {condition} counter drop",
+            self.server(nth).ip()
+        )
     }
 
     fn from(&self, nth: usize) -> String {
-        format!("ip saddr {} drop", self.server(nth).ip())
+        format!("ip saddr {} counter drop", self.server(nth).ip())
     }
 
     /// Where a server has to listen.
@@ -159,14 +170,14 @@ impl Network {
         (self.base + nth).into()
     }
 
-    /// Gives the router these commands.
-    fn nft(&self, commands: &str) {
+    /// Gives the router these commands, and what it says to them.
+    fn nft(&self, commands: &str) -> String {
         let router = self.router();
         run(
             "ip",
             &["netns", "exec", &router, "nft", "-f", "-"],
             commands,
-        );
+        )
     }
 }
 
@@ -215,12 +226,12 @@ fn ip(arguments: &[&str]) {
     run("ip", arguments, "");
 }
 
-/// Runs a program with this input. Panics with what it says if it fails.
-fn run(program: &str, arguments: &[&str], input: &str) {
+/// Runs a program with this input, and gives its output. Panics with what it says if it fails.
+fn run(program: &str, arguments: &[&str], input: &str) -> String {
     let started = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let mut process = started.unwrap_or_else(|error| {
@@ -236,6 +247,7 @@ fn run(program: &str, arguments: &[&str], input: &str) {
         output.status.success(),
         "{program} {arguments:?}: {said}; scripts/netns says what these tests need"
     );
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The same where it may fail, because there is nothing to be done.

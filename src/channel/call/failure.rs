@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use crate::classify::{Bearing, Outcome};
+use crate::endpoint::Origin;
 use crate::error::{Delivery, Error, Kind, Stage};
 use crate::time::Instant;
 
@@ -71,6 +72,7 @@ impl Call {
             let late = Outcome {
                 delivery: Delivery::MaybeProcessed,
                 code: Code::DeadlineExceeded,
+                answered: false,
                 pushback: None,
             };
             let bearing = self.blame_for_lateness();
@@ -79,8 +81,12 @@ impl Call {
                 let had = now - self.sent.unwrap_or(self.past.began());
                 endpoint.load.failed(had, penalty, self.inner.age(now));
             }
-            // Which connection it was does not matter: only losses are counted once for each.
-            endpoint.record_as(late, bearing, 0);
+            let origin = Origin {
+                // Only losses are counted once for each.
+                connection: 0,
+                openings: self.openings,
+            };
+            endpoint.record_as(late, bearing, origin);
         }
     }
 

@@ -320,6 +320,7 @@ impl Call {
             in_doubt: false,
             started: now,
             sent: None,
+            openings: 0,
             waiting: Waiting::ForEndpoint,
             endpoint: None,
             last_error: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Code;
 
-use crate::endpoint::{Choice, Subchannel, Trial};
+use crate::endpoint::{Choice, Origin, Subchannel, Trial};
 use crate::error::{Error, Kind, Stage};
 use crate::pool::{Lease, LeaseError};
 use crate::time::Instant;
@@ -27,8 +27,19 @@ pub(in crate::channel) struct Slot {
     /// Its part of the channel's limit, if there is one.
     pub(in crate::channel) _admitted: Option<OwnedSemaphorePermit>,
     pub(in crate::channel) _trial: Option<Trial>,
+    /// How often the endpoint's breaker had opened when it was leased.
+    pub(in crate::channel) openings: u32,
     /// Until the response has a message.
     pub(in crate::channel) first: Option<FirstMessage>,
+}
+
+impl Slot {
+    pub(in crate::channel) fn origin(&self) -> Origin {
+        Origin {
+            connection: self.lease.connection_id(),
+            openings: self.openings,
+        }
+    }
 }
 
 impl Call {
@@ -150,16 +161,15 @@ impl Call {
                     };
                     match leased {
                         Ok(lease) => {
-                            return Ok((
-                                subchannel,
-                                Slot {
-                                    lease,
-                                    _in_flight: in_flight,
-                                    _admitted: admitted,
-                                    _trial: trial,
-                                    first,
-                                },
-                            ));
+                            let slot = Slot {
+                                lease,
+                                _in_flight: in_flight,
+                                _admitted: admitted,
+                                _trial: trial,
+                                openings: subchannel.health.openings(),
+                                first,
+                            };
+                            return Ok((subchannel, slot));
                         }
                         Err(LeaseError::Unready) => unready.push(subchannel.identity),
                         Err(error @ LeaseError::QueueFull) => {

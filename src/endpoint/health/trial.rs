@@ -54,17 +54,16 @@ mod tests {
     use tokio::sync::Notify;
     use tonic::Code;
 
+    use super::super::Origin;
     use super::*;
     use crate::classify::{Bearing, Outcome};
-    use crate::error::Delivery;
     use crate::health::{Breaker, Rules};
     use crate::time::Instant;
 
     fn outcome(code: Code) -> Outcome {
         Outcome {
-            delivery: Delivery::Answered,
             code,
-            pushback: None,
+            ..Outcome::ANSWERED
         }
     }
 
@@ -77,8 +76,16 @@ mod tests {
         EndpointHealth::new(Arc::new(rules), Arc::new(Notify::new()))
     }
 
+    /// An attempt that is sent now.
+    fn origin(health: &EndpointHealth) -> Origin {
+        Origin {
+            connection: 1,
+            openings: health.openings(),
+        }
+    }
+
     fn fault(health: &EndpointHealth) {
-        health.record(outcome(Code::Unavailable), Bearing::Fault, 1);
+        health.record(outcome(Code::Unavailable), Bearing::Fault, origin(health));
     }
 
     /// Lets the time pass that its breaker is open.
@@ -100,10 +107,39 @@ mod tests {
             drop(trial);
         }
         let trial = health.begin_trial();
-        health.record(outcome(Code::Ok), Bearing::Good, 1);
+        health.record(outcome(Code::Ok), Bearing::Good, origin(&health));
         drop(trial);
         let standing = health.standing(Instant::now(), true);
         assert!(standing.is_well() && !standing.trial);
+    }
+
+    /// Calls with long deadlines end long after the breaker has opened, one after the other.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_before_the_breaker_opened_decides_nothing() {
+        let health = endpoint();
+        let old = origin(&health);
+        half_open(&health).await;
+        let endings = [
+            (Code::Unavailable, Bearing::Fault),
+            (Code::DeadlineExceeded, Bearing::Fault),
+            (Code::Unavailable, Bearing::Lost),
+            (Code::Ok, Bearing::Good),
+        ];
+        for (code, bearing) in endings {
+            health.record(outcome(code), bearing, old);
+            assert!(health.standing(Instant::now(), true).trial, "{code:?}");
+        }
+        let trial = health.begin_trial();
+        health.record(outcome(Code::Ok), Bearing::Good, origin(&health));
+        drop(trial);
+        assert!(health.standing(Instant::now(), true).is_well());
+        for (code, bearing) in endings {
+            health.record(outcome(code), bearing, old);
+            assert!(health.standing(Instant::now(), true).is_well(), "{code:?}");
+        }
+        // What is sent from now on counts again.
+        fault(&health);
+        assert!(!health.standing(Instant::now(), true).is_well());
     }
 
     /// Calls that picked from a set that was made before it failed.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::time::Instant;
 
@@ -31,8 +32,13 @@ enum Reason {
 }
 
 impl Machine {
-    /// What users see.
-    pub(crate) fn report(&self, now: Instant, fate: Fate) -> HealthStatus {
+    /// What users see. `fate` and `word` are those of the last decision over the set, which may be a moment old.
+    pub(crate) fn report(
+        &self,
+        now: Instant,
+        fate: Fate,
+        word: Option<HealthSource>,
+    ) -> HealthStatus {
         let mut observed = Vec::new();
         self.each_objection(|objection| {
             if objection.influence == Influence::Observe {
@@ -64,6 +70,16 @@ impl Machine {
             (Fate::In(_), Some(_)) => Health::Suspect,
             (Fate::In(_), None) => Health::Healthy,
         };
+        if decisive.is_none() && health != Health::Healthy {
+            return HealthStatus {
+                health,
+                decided_by: word,
+                for_how_long: Duration::ZERO,
+                changes_in: Some(Duration::ZERO),
+                reason: Some("it has just recovered".to_owned()),
+                observed,
+            };
+        }
         let since = match &decisive {
             Some(objection) => objection.since,
             None => self.well_since(),

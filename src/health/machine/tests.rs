@@ -30,11 +30,7 @@ use super::*;
 fn rules() -> Rules {
     Rules {
         breaker: Some(Breaker::new()),
-        probes: Some(Thresholds {
-            unhealthy: 3,
-            healthy: 2,
-            influence: Influence::Veto,
-        }),
+        probes: Some(Thresholds::default()),
         ..Rules::default()
     }
 }
@@ -317,9 +313,8 @@ fn sources_without_a_veto_leave_it_its_calls() {
         let rules = Rules {
             breaker: Some(Breaker::new().influence(influence)),
             probes: Some(Thresholds {
-                unhealthy: 3,
-                healthy: 2,
                 influence,
+                ..Thresholds::default()
             }),
             ..Rules::default()
         };

@@ -12,6 +12,10 @@ pub(crate) struct Seen {
     pub(crate) ejected: bool,
 }
 
+/// Rates that differ by less are the same: mean and deviation of equal ones are rounded, and with few deviations allowed
+/// each of them would be below their mean.
+const ROUNDING: f64 = 1e-9;
+
 /// The endpoints that are to be ejected, by their index. `random` gives numbers in `[0, 1)`.
 ///
 /// Where gRFC A50 and what implements it differ, this does as grpc-go and grpc-java do: no more are ejected once the share
@@ -52,7 +56,7 @@ pub(crate) fn sweep(
             if count > 0 && share(count, seen.len()) >= rules.max_ejected {
                 break;
             }
-            if rate < lowest && !out[index] && random() < enforced {
+            if rate < lowest - ROUNDING && !out[index] && random() < enforced {
                 out[index] = true;
                 count += 1;
                 chosen.push(index);
@@ -98,8 +102,20 @@ mod tests {
         let mut all = vec![seen(100, 1); 9];
         all.push(seen(100, 30));
         assert_eq!(all_of(&rules, &all), [9]);
-        // With all alike, the lowest is no outlier.
-        assert!(all_of(&rules, &vec![seen(100, 30); 10]).is_empty());
+        // With all alike, the lowest is no outlier, however little it takes to be one.
+        for deviations in [0.0, 0.5, 1.0, 1.9] {
+            let rules = rules.clone().success_rate(deviations, 5, 100);
+            for (endpoints, calls, faults) in
+                (5..20).flat_map(|count| (1..100).map(move |faults| (count, 100 + faults, faults)))
+            {
+                let all = vec![seen(calls, faults); endpoints];
+                assert_eq!(
+                    all_of(&rules, &all),
+                    [0; 0],
+                    "{deviations}: {faults} of {calls}"
+                );
+            }
+        }
     }
 
     #[test]

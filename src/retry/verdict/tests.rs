@@ -52,6 +52,7 @@ fn failed(delivery: Delivery, code: Code) -> AttemptFacts {
         outcome: Outcome {
             delivery,
             code,
+            answered: delivery == Answered,
             pushback: None,
         },
         idempotent: false,
@@ -174,12 +175,10 @@ fn every_transport_event_under_the_default_policy() {
             DOUBT,
             RETRY,
         ),
-        row(
-            "HTTP 429, 502, 503, 504 of a proxy",
-            of_proxy(503),
-            RETRY,
-            RETRY,
-        ),
+        row("HTTP 429 of a proxy", of_proxy(429), RETRY, RETRY),
+        row("HTTP 503 of a proxy", of_proxy(503), RETRY, RETRY),
+        row("HTTP 502 of a proxy", of_proxy(502), DOUBT, RETRY),
+        row("HTTP 504 of a proxy", of_proxy(504), DOUBT, RETRY),
         row("HTTP 404 of a proxy", of_proxy(404), CODE, CODE),
         row("HTTP 500 of a proxy", of_proxy(500), CODE, CODE),
     ];

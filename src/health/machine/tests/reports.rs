@@ -61,11 +61,11 @@ impl Seen {
             Standing { trial: true, .. } => Fate::Trial,
             _ => Fate::Out,
         };
-        told(&machine.report(now, fate))
+        told(&machine.report(now, fate, None))
     }
 }
 
-use Health::{Disconnected, Ejected, HalfOpen, Healthy, Suspect, Unknown};
+use Health::{Disconnected, Ejected, HalfOpen, Healthy, Suspect, Tolerated, Unknown};
 use HealthSource::{Breaker as ByBreaker, Connectivity, Discovery, Outliers, Probe};
 
 #[test]
@@ -115,6 +115,30 @@ fn an_endpoint_is_well_since_its_last_trouble_whatever_that_was() {
     assert_eq!(it.at(54_000, &[]), well(1_000));
 }
 
+/// The decision over the set comes a moment after the words that it follows from.
+#[test]
+fn before_the_next_decision_the_last_one_is_told_with_its_source() {
+    let mut it = Seen::new(rules());
+    it.at(0, &[Serving]);
+    it.at(0, &FIVE);
+    it.at(1_000, &[]);
+    assert_eq!(it.at(1_100, &[Success]), (Healthy, None, 0, None));
+    let now = it.start + ms(1_100);
+    for (fate, health) in [
+        (Fate::Trial, HalfOpen),
+        (Fate::Out, Ejected),
+        (Fate::Tolerated(1.0), Tolerated),
+    ] {
+        let status = it.patient.machine.report(now, fate, Some(ByBreaker));
+        assert_eq!(told(&status), (health, Some(ByBreaker), 0, Some(0)));
+        assert_eq!(status.reason.as_deref(), Some("it has just recovered"));
+    }
+    it.at(1_200, &[NotServing]);
+    let now = it.start + ms(1_200);
+    let status = it.patient.machine.report(now, Fate::In(1.0), None);
+    assert_eq!(told(&status), (Suspect, Some(Probe), 0, None));
+}
+
 /// It gets no calls until the last of them has ended.
 #[test]
 fn of_several_vetoes_the_one_that_lasts_longest_decides() {
@@ -155,9 +179,8 @@ fn every_source_is_declared_and_may_be_observed_only() {
                 breaker: Some(Breaker::new().influence(influence)),
                 outliers: Some(OutlierDetection::new().influence(influence)),
                 probes: Some(Thresholds {
-                    unhealthy: 3,
-                    healthy: 2,
                     influence,
+                    ..Thresholds::default()
                 }),
                 discovery: influence,
                 ..Rules::default()
@@ -184,7 +207,7 @@ fn every_source_is_declared_and_may_be_observed_only() {
             assert!((standing.share - share).abs() < 1e-9, "{case}");
             assert_eq!(standing.observed, influence == Influence::Observe);
             let now = it.start + ms(10);
-            let report = it.patient.machine.report(now, Fate::In(1.0));
+            let report = it.patient.machine.report(now, Fate::In(1.0), None);
             let observed = match influence {
                 Influence::Observe => vec![source],
                 _ => Vec::new(),

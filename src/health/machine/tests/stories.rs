@@ -225,7 +225,7 @@ impl World {
             // What time does is done: or the directory would come back for it for ever.
             let next = patient.machine.next();
             assert!(next.is_none_or(|at| at > now), "{next:?}");
-            let report = patient.machine.report(now, *fate);
+            let report = patient.machine.report(now, *fate, None);
             match report.health {
                 Health::Healthy => assert_eq!(report.decided_by, None),
                 // Waits for its probe, whatever calls said.
@@ -258,7 +258,7 @@ proptest! {
         let rules = Rules {
             outliers: Some(outliers.clone()),
             breaker: Some(Breaker::new().influence(by_breaker)),
-            probes: Some(Thresholds { unhealthy: 3, healthy: 2, influence: by_probes }),
+            probes: Some(Thresholds { influence: by_probes, ..Thresholds::default() }),
             discovery,
             limits: EjectionLimits::new().max_ejected(cap).panic_threshold(threshold),
             ..rules()
