@@ -66,16 +66,26 @@ async fn agent(folder: &Scratch, authority: &Authority, mutual: bool) -> (Agent,
     (agent, port)
 }
 
-#[tokio::test]
-async fn an_agent_is_asked_over_tls() {
-    let leaks = LeakCheck::start().await;
-    let (folder, authority) = (Scratch::new(), Authority::new("root"));
+/// The same with an instance of the service `echo`.
+async fn with_echo(
+    folder: &Scratch,
+    authority: &Authority,
+    mutual: bool,
+) -> (EchoServer, Agent, u16) {
     let server = EchoServer::start_tcp("a");
-    let (agent, port) = agent(&folder, &authority, false).await;
+    let (agent, port) = agent(folder, authority, mutual).await;
     agent
         .api()
         .register(&Registration::of("echo", &server))
         .await;
+    (server, agent, port)
+}
+
+#[tokio::test]
+async fn an_agent_is_asked_over_tls() {
+    let leaks = LeakCheck::start().await;
+    let (folder, authority) = (Scratch::new(), Authority::new("root"));
+    let (server, agent, port) = with_echo(&folder, &authority, false).await;
     let tls = || Tls::new().ca_file(folder.path("ca.pem"));
     let at = format!("https://127.0.0.1:{port}");
     // A token may go there.
@@ -126,12 +136,7 @@ async fn an_agent_is_asked_over_tls() {
 async fn an_agent_may_ask_who_asks() {
     let leaks = LeakCheck::start().await;
     let (folder, authority) = (Scratch::new(), Authority::new("root"));
-    let server = EchoServer::start_tcp("a");
-    let (agent, port) = agent(&folder, &authority, true).await;
-    agent
-        .api()
-        .register(&Registration::of("echo", &server))
-        .await;
+    let (server, agent, port) = with_echo(&folder, &authority, true).await;
     let service = || Consul::service("echo").agent(format!("https://localhost:{port}"));
     let nobody = Tls::new().ca_pem(authority.pem());
     let connector =
@@ -185,12 +190,7 @@ async fn an_agent_sees_the_new_certificate() {
     let leaks = LeakCheck::start().await;
     let folder = Scratch::new();
     let authority = Authority::new("root");
-    let server = EchoServer::start_tcp("a");
-    let (agent, port) = agent(&folder, &authority, true).await;
-    agent
-        .api()
-        .register(&Registration::of("echo", &server))
-        .await;
+    let (server, agent, port) = with_echo(&folder, &authority, true).await;
     let dialled = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&dialled);
     let relay = Cutter::start(SocketAddr::from(([127, 0, 0, 1], port)), move || {
@@ -245,12 +245,7 @@ async fn an_agent_sees_the_new_certificate() {
 async fn an_agent_is_asked_while_files_hang() {
     let leaks = LeakCheck::start().await;
     let (folder, authority) = (Scratch::new(), Authority::new("root"));
-    let server = EchoServer::start_tcp("a");
-    let (agent, port) = agent(&folder, &authority, false).await;
-    agent
-        .api()
-        .register(&Registration::of("echo", &server))
-        .await;
+    let (server, agent, port) = with_echo(&folder, &authority, false).await;
     let service = Consul::service("echo")
         .agent(format!("https://127.0.0.1:{port}"))
         .tls(Tls::new().ca_file(folder.path("ca.pem")))
@@ -281,12 +276,7 @@ const TARGET: &str = "TRUNKLINE_CONSUL_TARGET";
 async fn the_variables_of_consuls_tools_are_enough() {
     let leaks = LeakCheck::start().await;
     let (folder, authority) = (Scratch::new(), Authority::new("root"));
-    let server = EchoServer::start_tcp("a");
-    let (agent, port) = agent(&folder, &authority, true).await;
-    agent
-        .api()
-        .register(&Registration::of("echo", &server))
-        .await;
+    let (server, agent, port) = with_echo(&folder, &authority, true).await;
     let own = authority.issue().for_clients().finish();
     let (chain, key) = own.write(&folder.path(""), "client");
     let text = |path: &Path| path.display().to_string();

@@ -48,6 +48,11 @@ async fn what_the_last_run_found_serves_until_the_agent_is_there() {
     .await;
     assert!(channel.status().resolution_age.is_some());
     agent.restart().await;
+    // It knows nothing any more, which is doubted, also when the instance is back.
+    wait_until(LIMIT, || {
+        trouble(&channel).contains("the answer had no usable endpoint")
+    })
+    .await;
     let moved = Registration::of("echo", &server).weights(4, 1);
     agent.api().register(&moved).await;
     sees(&channel, &[("a", 4)]).await;

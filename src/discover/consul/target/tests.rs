@@ -355,10 +355,10 @@ proptest! {
     }
 
     #[test]
-    fn no_token_is_shown(secret in "[a-zA-Z0-9]{5,20}XXXXX", rest in "[ -~]{0,30}") {
-        prop_assume!(!rest.contains("XXXXX"));
+    fn no_token_is_shown(secret in "[a-zA-Z0-9]{5,20}QQQQQ", rest in "[ -~]{0,30}") {
+        prop_assume!(!rest.contains("QQQQQ"));
         let consul = Consul::target(format!("consul://{secret}@10.0.0.1{rest}"));
         let told = format!("{consul:?} {:?}", consul.validate());
-        prop_assert!(!told.contains("XXXXX"), "{}", told);
+        prop_assert!(!told.contains("QQQQQ"), "{}", told);
     }
 }
